@@ -51,7 +51,7 @@ func (s State) step(step Step, p Packet, peer netip.Addr) Action {
 			return r.Action
 		}
 		if step.Tier == TierNetworkPolicy {
-			break // the rule's peers include those of the rules behind it
+			return step.Miss // the rule's peers include those of the rules behind it
 		}
 	}
 	return step.Miss

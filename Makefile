@@ -1,0 +1,52 @@
+# Run make without a target for a list of targets.
+.DEFAULT_GOAL := help
+
+GO          ?= go
+BIN         := bin
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/portcullis, a static binary.
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/portcullis ./cmd/portcullis
+
+.PHONY: demo
+demo: build ## Watch policies decide real packets between two nodes made for it (flags: DEMO='--topology bridge').
+	$(BIN)/portcullis demo $(DEMO)
+
+.PHONY: test
+test: tools lint ## Run every test, with packets in namespaces of their own and the race detector.
+	$(GO) test -race -timeout 15m ./...
+
+.PHONY: lint
+lint: ## Check formatting, go vet and staticcheck.
+	@test -z "$$(gofmt -l agent cmd nft policy testcases)" || { gofmt -d agent cmd nft policy testcases; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+.PHONY: tools
+tools: ## Install what the tests need and this machine lacks: nft and a C compiler (Debian; root).
+	@missing=; command -v nft >/dev/null || missing="nftables"; \
+	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	test -z "$$missing" || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { echo "please install: $$missing" >&2; exit 1; }; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; }
+
+.PHONY: bench
+bench: ## Run the Go benchmarks.
+	$(GO) test -run '^$$' -bench . -benchmem ./policy ./nft
+
+.PHONY: fuzz
+fuzz: ## Fuzz the YAML and object edges for a minute each.
+	@for t in $$(grep -rhoE --include='*_test.go' 'func Fuzz[A-Za-z]+' policy | sed 's/func //' | sort -u); do \
+	  pkg=$$(dirname $$(grep -rlE --include='*_test.go' "func $$t\(" policy)); \
+	  echo "== $$pkg $$t"; $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime 60s ./$$pkg || exit 1; done
+
+.PHONY: clean
+clean: ## Remove what was built.
+	rm -rf $(BIN)
