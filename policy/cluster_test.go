@@ -234,6 +234,7 @@ func (m *mirror) flush(t testing.TB) ir.Change {
 	m.state = m.x.State()
 	requireSame(t, m.state, next)
 	checkState(t, next)
+	checkIndex(t, m.x)
 	if c.Empty() {
 		require.Equal(t, before, m.state)
 	} else {

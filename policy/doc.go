@@ -1,4 +1,55 @@
 // Package policy compiles Kubernetes NetworkPolicies, pods and namespaces into
-// the plain data that one node has to enforce (package ir), and keeps it up to
-// date as the objects change.
+// the plain data that one node has to enforce (package ir), and keeps it right
+// as the objects change.
+//
+// An [Index] takes objects one by one, in any order and any number of times, and
+// Flush returns what that changes. What it holds is a function of the objects
+// alone: another order, or a new Index, gives the same State with the same
+// names. It has no clock, no goroutines and no I/O, and what is wrong with a
+// policy is returned as data (Problem).
+//
+// # From objects to the compiled form
+//
+//	Pod ──── podFacts ──► pod: owns addresses ─┐ joins, leaves
+//	Namespace ──────────► namespace            ├─► selection ─► term ─► peerSet
+//	                                           │     └─► resolver ─► term ─┘ │
+//	NetworkPolicy ──────► policySpec ──────────┘ local pods                  │
+//	                          └─► recipe ─► splitPorts ─► group ─► rules ────┘
+//
+// A selection is a selector that some policy in force on this node uses for its
+// peers, with the pods that it selects now. A term is all of a selection or,
+// where an egress rule names a port, those that give the name one number (the
+// resolver watches which numbers there are). A peer set is a union of terms and
+// blocks. A recipe is all the policies that isolate a pod in one direction, and
+// a group is what becomes of it. Each exists once, however many ask for it, and
+// as long as one does.
+//
+// # What an event costs
+//
+// A pod event asks only the selectors that could match the pod's labels before
+// or after (labelIndex), and touches only the peer sets that the pod's addresses
+// enter or leave. A namespace that gets other labels costs its pods, and only if
+// a selector in use tells the difference. A policy costs the local pods of its
+// namespace; if it selects one of them, the groups of these are made anew, and
+// selectors that nobody used before look through the namespaces that they can
+// mean. A policy that selects no pod here costs nothing else.
+//
+// # What is not obvious in NetworkPolicy
+//
+// An address that several pods list belongs to the one that was created last:
+// the others have most likely ended. Pods in the host's network and pods that
+// have ended have no address; pods without one are nothing.
+//
+// A namespaceSelector, even an empty one, selects no pod of a namespace whose
+// object is not known. A podSelector alone needs no namespace object, nor does a
+// rule without peers.
+//
+// A named port is one of the destination's. For ingress that is the pod that
+// the policy selects, so pods that differ in it have different groups. For
+// egress it is each peer: the peers of a rule are split by the number they give.
+// What is no pod has no named ports, so a rule with a block or without peers
+// allows named ports to pods only.
+//
+// What cannot be parsed matches nothing. If it is the policy's own podSelector,
+// all pods of the namespace are isolated, since any of them may have been meant.
 package policy

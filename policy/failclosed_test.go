@@ -36,6 +36,7 @@ func TestFailClosed(t *testing.T) {
 		{"no except", peer(`{ipBlock: {cidr: 0.0.0.0/0, except: [nonsense]}}`), []string{from0 + ".ipBlock.except[0]"}, closed},
 		{"except outside", peer(`{ipBlock: {cidr: 192.0.0.0/8, except: [192.1.0.0/16, 10.0.0.0/9]}}`), []string{from0 + ".ipBlock.except[1]"}, closed},
 		{"except around", peer(`{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.0.0/8]}}`), []string{from0 + ".ipBlock.except[0]"}, closed},
+		{"except around from the same address", peer(`{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.0/23]}}`), []string{from0 + ".ipBlock.except[0]"}, closed},
 		{"except of the other family", peer(`{ipBlock: {cidr: 0.0.0.0/0, except: ["::1/128"]}}`), []string{from0 + ".ipBlock.except[0]"}, closed},
 		{"cidr and except both", peer(`{ipBlock: {cidr: x, except: [y]}}`), []string{from0 + ".ipBlock.cidr", from0 + ".ipBlock.except[0]"}, closed},
 		{"block and selector", peer(`{ipBlock: {cidr: 0.0.0.0/0}, podSelector: {}}`), []string{from0}, closed},

@@ -86,10 +86,8 @@ func (x *Index) recompile(f *flush) {
 		group, resolvers := r.group, r.resolvers
 		x.compile(r, f)
 		f.drops = append(f.drops, func() {
+			// The resolvers follow from the policies: they are the same again.
 			for _, s := range resolvers {
-				if !slices.Contains(r.resolvers, s) {
-					delete(s.recipes, r)
-				}
 				x.dropResolver(s)
 			}
 			x.dropGroup(group, f)

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
@@ -149,155 +148,19 @@ func TestIngressNamedPortChanges(t *testing.T) {
 }
 
 func TestContainerPorts(t *testing.T) {
-	always := corev1.ContainerRestartPolicyAlways
-	p := makePod("shop/web", "app=web", addrs["web"], "http=80/TCP", "http=81/TCP", "plain=82/", "http=83/UDP", "zero=0/TCP", "zero=84/TCP")
+	always, never := corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever
+	p := makePod("shop/web", "app=web", addrs["web"], "http=80/TCP", "http=81/TCP", "plain=82/", "http=83/UDP", "zero=0/TCP", "zero=84/TCP", "big=65624/TCP", "big=88/TCP")
 	p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Ports: []corev1.ContainerPort{makePort("http=85/TCP"), makePort("second=86/TCP")}})
 	p.Spec.InitContainers = []corev1.Container{
 		{Ports: []corev1.ContainerPort{makePort("init=90/TCP")}},
+		{RestartPolicy: &never, Ports: []corev1.ContainerPort{makePort("init=93/TCP")}},
 		{RestartPolicy: &always, Ports: []corev1.ContainerPort{makePort("side=91/TCP"), makePort("http=92/TCP")}},
 	}
-	m := newMirror(t, "shop/a", `{podSelector: {matchLabels: {app: web}}, ingress: [{ports: [{port: http}, {port: plain}, {port: zero}, {port: second}, {port: init}, {port: side}, {port: http, protocol: UDP}]}]}`)
+	m := newMirror(t, "shop/a", `{podSelector: {matchLabels: {app: web}}, ingress: [{ports: [{port: http}, {port: plain}, {port: zero}, {port: second}, {port: init}, {port: big}, {port: side}, {port: http, protocol: UDP}]}]}`)
 	m.x.SetPod(p)
 	m.flush(t)
 	expect(t, m.state, "out>web tcp/80", "!out>web tcp/81", "out>web tcp/82", "out>web udp/83", "!out>web tcp/83", "!out>web tcp/84",
-		"!out>web tcp/85", "out>web tcp/86", "!out>web tcp/90", "out>web tcp/91", "!out>web tcp/92")
-}
-
-func TestPodsWithoutAddresses(t *testing.T) {
-	for name, change := range map[string]func(*corev1.Pod){
-		"host network": func(p *corev1.Pod) { p.Spec.HostNetwork = true },
-		"succeeded":    func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded },
-		"failed":       func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed },
-		"no address":   func(p *corev1.Pod) { p.Status.PodIPs = nil },
-		"nonsense": func(p *corev1.Pod) {
-			p.Status.PodIPs = []corev1.PodIP{{IP: "x"}, {IP: "0.0.0.0"}, {IP: "::"}, {IP: ""}}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			m := newMirror(t, "shop/a", `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`)
-			expect(t, m.state, "web>db tcp/1", "!out>web tcp/1")
-			p := makePod("shop/web", "app=web", addrs["web"])
-			p.Status.PodIP = addrs["web"][0]
-			change(p)
-			if name == "no address" {
-				p.Status.PodIP = ""
-			}
-			m.x.SetPod(p)
-			m.flush(t)
-			expect(t, m.state, "!web>db tcp/1", "out>web tcp/1")
-			_, ok := m.state.Endpoint(netip.MustParseAddr("10.0.0.1"))
-			require.False(t, ok)
-		})
-	}
-}
-
-func TestPodAddresses(t *testing.T) {
-	f := func(podIP string, podIPs ...string) []string {
-		p := makePod("a/b", "", podIPs)
-		p.Status.PodIP = podIP
-		var out []string
-		for _, a := range parsePod(p, node).claims {
-			out = append(out, a.String())
-		}
-		return out
-	}
-	require.Equal(t, []string{"10.0.0.1"}, f("10.0.0.1"))
-	require.Equal(t, []string{"10.0.0.1", "fd00::1"}, f("10.0.0.9", "fd00::1", "10.0.0.1"))
-	require.Equal(t, []string{"10.0.0.1"}, f("", "::ffff:10.0.0.1", "10.0.0.1"))
-	require.Equal(t, []string{"10.0.0.1"}, f("", "::ffff:0.0.0.0", "10.0.0.1", "fe80::1%eth0", "10.0.0.300"))
-	require.Empty(t, f("10.0.0.1", ""), "podIPs is not empty")
-}
-
-// TestAddressReuse: the status of an ended pod may be read after another pod
-// has its address.
-func TestAddressReuse(t *testing.T) {
-	m := newMirror(t,
-		"shop/a", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`)
-	next := makePod("mon/next", "app=next", addrs["web"])
-	next.CreationTimestamp = at(2000)
-	m.x.SetPod(next)
-	m.flush(t)
-	require.Equal(t, "mon/next", endpoint(t, m.state, "10.0.0.1").Pod)
-	expect(t, m.state, "!web>db tcp/1")
-
-	m.x.SetPod(makePod("shop/web", "app=db", addrs["web"])) // still listed, but no longer its
-	require.True(t, m.flush(t).Empty())
-	m.x.SetPod(makePod("shop/web", "app=web", addrs["web"]))
-	require.True(t, m.flush(t).Empty())
-
-	m.x.DeletePod("mon", "next")
-	m.flush(t)
-	require.Equal(t, "shop/web", endpoint(t, m.state, "10.0.0.1").Pod)
-	expect(t, m.state, "web>db tcp/1")
-}
-
-// TestOwnerOrder: whoever comes last in the order owns the address, whatever the
-// order of events.
-func TestOwnerOrder(t *testing.T) {
-	pod := func(name, uid string, sec int64) *corev1.Pod {
-		p := makePod(name, "", []string{"10.0.0.7"})
-		p.UID, p.CreationTimestamp = "", at(sec)
-		if uid != "" {
-			p.UID = makePod(uid, "", nil).UID
-		}
-		return p
-	}
-	order := []*corev1.Pod{
-		pod("z/z", "z/z", 1), // oldest
-		pod("y/a", "a/a", 2), // least UID
-		pod("a/a", "b/b", 2), // least name
-		pod("a/b", "b/b", 2),
-	}
-	for i, perm := range permutations(len(order)) {
-		m := mirror{x: NewIndex(node)}
-		best := -1
-		for _, k := range perm {
-			m.x.SetPod(order[k])
-			best = max(best, k)
-			m.flush(t)
-			require.Equal(t, order[best].Namespace+"/"+order[best].Name, endpoint(t, m.state, "10.0.0.7").Pod, "permutation %d", i)
-		}
-		left := slices.Clone(perm)
-		for range perm {
-			m.x.DeletePod(order[left[0]].Namespace, order[left[0]].Name)
-			left = left[1:]
-			m.flush(t)
-			if len(left) == 0 {
-				require.Empty(t, m.state.Endpoints)
-				continue
-			}
-			best := slices.Max(left)
-			require.Equal(t, order[best].Namespace+"/"+order[best].Name, endpoint(t, m.state, "10.0.0.7").Pod)
-		}
-		require.Empty(t, m.x.rivals)
-		require.Empty(t, m.x.owners)
-	}
-}
-
-func permutations(n int) [][]int {
-	if n == 0 {
-		return [][]int{nil}
-	}
-	var out [][]int
-	for _, p := range permutations(n - 1) {
-		for i := range n {
-			out = append(out, slices.Insert(slices.Clone(p), i, n-1))
-		}
-	}
-	return out
-}
-
-// TestReplacedPod: a pod of the same name but with another UID, without a
-// deletion in between.
-func TestReplacedPod(t *testing.T) {
-	m := newMirror(t, "shop/a", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`)
-	p := makePod("shop/web", "app=web", []string{"10.0.0.50"})
-	p.UID = "another"
-	m.x.SetPod(p)
-	m.flush(t)
-	expect(t, m.state, "10.0.0.50>10.0.0.2 tcp/1", "!10.0.0.1>10.0.0.2 tcp/1")
-	_, ok := m.state.Endpoint(netip.MustParseAddr("10.0.0.1"))
-	require.False(t, ok)
+		"!out>web tcp/85", "out>web tcp/86", "!out>web tcp/90", "!out>web tcp/93", "!out>web tcp/88", "out>web tcp/91", "!out>web tcp/92")
 }
 
 func TestOtherNodes(t *testing.T) {
@@ -353,6 +216,42 @@ func TestOneDirectionChanges(t *testing.T) {
 	require.Len(t, c.AddGroups, 1)
 	require.Equal(t, ir.Egress, c.AddGroups[0].Direction)
 	require.Len(t, c.RemoveGroups, 1)
+}
+
+// TestEveryEditCounts replaces a policy by one that differs in a single thing.
+func TestEveryEditCounts(t *testing.T) {
+	specs := []string{
+		`{podSelector: {}}`,
+		`{podSelector: {matchLabels: {app: web}}}`,
+		`{podSelector: {matchLabels: {app: db}}}`,
+		`{podSelector: {}, policyTypes: [Egress]}`,
+		`{podSelector: {}, policyTypes: [Ingress, Egress]}`,
+	}
+	for _, s := range []string{
+		``, `from: [{podSelector: {}}]`, `from: [{podSelector: {matchLabels: {app: web}}}]`, `from: [{podSelector: {matchLabels: {app: db}}}]`,
+		`from: [{namespaceSelector: {}}]`, `from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}]`,
+		`from: [{ipBlock: {cidr: 10.0.0.0/8}}]`, `from: [{ipBlock: {cidr: 10.0.0.0/9}}]`, `from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.0/9]}}]`,
+		`from: [{ipBlock: {cidr: 10.0.0.0/8}}, {podSelector: {}}]`, `from: [{}]`,
+		`ports: [{}]`, `ports: [{port: 1}]`, `ports: [{port: 2}]`, `ports: [{port: 1, endPort: 2}]`, `ports: [{port: 1, protocol: UDP}]`,
+		`ports: [{port: http}]`, `ports: [{port: http}, {port: dns, protocol: UDP}]`, `ports: [{port: dns, protocol: UDP}]`, `ports: [{port: 0}]`,
+	} {
+		specs = append(specs, `{podSelector: {}, ingress: [{`+s+`}]}`,
+			`{podSelector: {}, policyTypes: [Egress], egress: [{`+strings.Replace(s, "from", "to", 1)+`}]}`)
+	}
+	for _, a := range specs {
+		for _, b := range specs {
+			m, fresh := mirror{x: NewIndex(node)}, mirror{x: NewIndex(node)}
+			fleet(m.x)
+			fleet(fresh.x)
+			m.x.SetNetworkPolicy(makePolicy(t, "shop/a", a))
+			m.flush(t)
+			m.x.SetNetworkPolicy(makePolicy(t, "shop/a", b))
+			m.flush(t)
+			fresh.x.SetNetworkPolicy(makePolicy(t, "shop/a", b))
+			fresh.flush(t)
+			require.Equal(t, fresh.state, m.state, "%s to %s", a, b)
+		}
+	}
 }
 
 // TestCoalesced: what comes and goes between two flushes is never told.

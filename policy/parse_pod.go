@@ -83,25 +83,21 @@ func parseClaims(p *corev1.Pod) []netip.Addr {
 	return slices.Compact(as)
 }
 
-// parsePodPorts returns the numbers of the named ports, the first of each name
-// and protocol. Init containers that keep running serve like any other.
+// parsePodPorts returns the named ports in the order in which they count. Init
+// containers that keep running serve like any other.
 func parsePodPorts(s corev1.PodSpec) []podPort {
 	var out []podPort
-	seen := func(n portName) bool {
-		return slices.ContainsFunc(out, func(p podPort) bool { return p.portName == n })
-	}
 	add := func(ports []corev1.ContainerPort) {
 		for _, p := range ports {
 			proto, ok := parseProtocol(p.Protocol)
-			n := portName{p.Name, proto}
-			if p.Name == "" || !ok || seen(n) {
+			if p.Name == "" || !ok {
 				continue
 			}
 			number := uint16(p.ContainerPort)
 			if p.ContainerPort < 1 || p.ContainerPort > 65535 {
-				number = 0 // taken, but means nothing
+				number = 0 // no later one counts, and this one means nothing
 			}
-			out = append(out, podPort{n, number})
+			out = append(out, podPort{portName{p.Name, proto}, number})
 		}
 	}
 	for _, c := range s.Containers {
@@ -128,7 +124,7 @@ func parseProtocol(p corev1.Protocol) (ir.Protocol, bool) {
 	return 0, false
 }
 
-// number returns what the ports call n, or 0.
+// number returns the first number that the ports give n, or 0.
 func number(ports []podPort, n portName) uint16 {
 	for _, p := range ports {
 		if p.portName == n {

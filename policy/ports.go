@@ -35,11 +35,9 @@ func splitPorts(allows []allow) []segment {
 	var wide []*peers
 	byProtocol := map[ir.Protocol][]allow{}
 	for _, a := range allows {
-		switch {
-		case a.peers.empty():
-		case a.protocol == ir.AnyProtocol:
+		if a.protocol == ir.AnyProtocol {
 			wide = append(wide, a.peers)
-		default:
+		} else {
 			byProtocol[a.protocol] = append(byProtocol[a.protocol], a)
 		}
 	}
@@ -47,9 +45,6 @@ func splitPorts(allows []allow) []segment {
 	all.id = all.peers.id()
 	var out []segment
 	for _, p := range []ir.Protocol{ir.TCP, ir.UDP, ir.SCTP} {
-		if all.peers.any {
-			break
-		}
 		out = append(out, splitProtocol(p, byProtocol[p], all)...)
 	}
 	if !all.peers.empty() {
@@ -96,7 +91,7 @@ func splitProtocol(protocol ir.Protocol, allows []allow, all segment) []segment 
 			s.id = s.peers.id()
 			unions[key] = s
 		}
-		if s.id == all.id {
+		if s.id == all.id { // also where neither has any peers
 			continue
 		}
 		s.protocol, s.first, s.last = protocol, uint16(c.at), uint16(cuts[i+1].at-1)

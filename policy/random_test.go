@@ -191,13 +191,29 @@ func (w *world) event(x *Index) string {
 		}
 		return "delete namespace " + ns
 	case 2, 3:
-		name := pick(w, "a", "b", "c")
+		name := pick(w, "a", "b")
 		p := w.policy(ns, name)
+		if old := w.policies[ns+"/"+name]; old != nil && w.chance(60) { // a change of one thing
+			q := old.DeepCopy()
+			switch w.IntN(4) {
+			case 0:
+				q.Spec.PodSelector = p.Spec.PodSelector
+			case 1:
+				q.Spec.PolicyTypes = p.Spec.PolicyTypes
+			case 2:
+				q.Spec.Ingress = p.Spec.Ingress
+			case 3:
+				if len(q.Spec.Egress) > 0 {
+					q.Spec.Egress[0].To = w.peers()
+				}
+			}
+			p = q
+		}
 		w.policies[ns+"/"+name] = p
 		x.SetNetworkPolicy(p)
 		return fmt.Sprintf("policy %s/%s", ns, name)
 	case 4:
-		name := pick(w, "a", "b", "c")
+		name := pick(w, "a", "b")
 		delete(w.policies, ns+"/"+name)
 		x.DeleteNetworkPolicy(ns, name)
 		return fmt.Sprintf("delete policy %s/%s", ns, name)

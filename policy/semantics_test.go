@@ -86,6 +86,10 @@ func TestSemantics(t *testing.T) {
 			[]string{"web>db tcp/9090", "!web>db tcp/7070", "web>x tcp/7070", "!web>out tcp/9090", "!web>prom tcp/9090"}},
 		{"egress named port in a block", map[string]string{"shop/a": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.0.0.0/24, except: [10.0.0.4/32]}}], ports: [{port: http}]}]}`},
 			[]string{"10.0.0.1>10.0.0.2 tcp/9090", "!10.0.0.1>10.0.0.4 tcp/7070", "!fd00::1>fd00::2 tcp/9090", "!10.0.0.1>10.0.0.9 tcp/9090", "!10.0.0.1>10.0.0.2 tcp/8080"}},
+		{"egress named port in a block that is empty, and to anything", map[string]string{
+			"shop/a": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.0.0.2/31, except: [10.0.0.2/32, 10.0.0.3/32]}}], ports: [{port: http}]}]}`,
+			"bare/a": `{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: http}]}]}`},
+			[]string{"!web>db tcp/9090", "x>db tcp/9090"}},
 		{"egress named and numbered ports together", map[string]string{"shop/a": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}], ports: [{port: http}]}, {to: [{namespaceSelector: {}}], ports: [{port: 9090}]}]}`},
 			[]string{"web>db tcp/9090", "web>prom tcp/9090", "!web>prom tcp/80"}},
 

@@ -191,8 +191,9 @@ func located(origin Origin, h head, text []byte, into any, err error) error {
 	}
 	var tree any
 	if json.UnmarshalCaseSensitivePreserveInts(text, &tree) == nil {
-		if path := faultyField(tree, into); path != "" {
-			prefix += ": " + path
+		path, cause := faultyField(tree, into)
+		if path != "" {
+			prefix, err = prefix+": "+path, cause
 		}
 	}
 	var wrongType *stdjson.UnmarshalTypeError
@@ -202,24 +203,28 @@ func located(origin Origin, h head, text []byte, into any, err error) error {
 	return fmt.Errorf("%s: %w", prefix, err)
 }
 
-// faultyField finds the field on which decoding stops. The JSON package names it without indices, and not at all where a
-// type decodes itself. So we go down the tree, each time to the first branch that fails to decode even if it is alone.
-func faultyField(tree, into any) string {
-	fails := func(v any) bool {
+// faultyField finds the field on which decoding stops, and why. The JSON package names it without indices, and not at all
+// where a type decodes itself. So we go down the tree, each time to the first branch that fails to decode even if it is
+// alone.
+func faultyField(tree, into any) (path string, cause error) {
+	decode := func(v any) error {
 		text, err := stdjson.Marshal(v)
-		return err == nil && json.UnmarshalCaseSensitivePreserveInts(text, into) != nil
+		if err != nil {
+			return nil // It came out of JSON, so this is not the fault we look for.
+		}
+		return json.UnmarshalCaseSensitivePreserveInts(text, into)
 	}
-	path := ""
 	wrap := func(v any) any { return v }
 	for {
-		next, step, found := firstFaulty(tree, func(v any) bool { return fails(wrap(v)) })
+		next, step, found := firstFaulty(tree, func(v any) bool { return decode(wrap(v)) != nil })
 		if !found {
-			return strings.TrimPrefix(path, ".")
+			return strings.TrimPrefix(path, "."), cause
 		}
 		outer, node := wrap, tree
 		wrap = func(v any) any { return outer(alone(node, step, v)) }
 		tree = next
 		path += step.text
+		cause = decode(wrap(tree))
 	}
 }
 

@@ -66,13 +66,17 @@ func TestDecodeForms(t *testing.T) {
 		{"CR", strings.ReplaceAll(podA+"---\n"+podB, "\n", "\r"), []string{"Pod shop/a", "Pod shop/b"}},
 		{"line separators of YAML 1.1", strings.ReplaceAll(podA+"---\n"+podB, "\n", "\u2028"), []string{"Pod shop/a", "Pod shop/b"}},
 		{"byte order mark", "\uFEFF" + podA, []string{"Pod shop/a"}},
+		{"byte order mark and marker", "\uFEFF---\n" + podA, []string{"Pod shop/a"}},
+		{"byte order mark and comment", "\uFEFF# hello\n---\n" + podA, []string{"Pod shop/a"}},
+		{"a foreign kind that is called a list", "apiVersion: example.com/v1\nkind: AccessList\nspec: {}\n", nil},
+		{"byte order mark and JSON", "\uFEFF{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Pod\",\n\t\"metadata\": {\"name\": \"b\"}\n}", []string{"Pod default/b"}},
 		{"JSON with tabs", "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Pod\",\n\t\"metadata\": {\"name\": \"b\"}\n}", []string{"Pod default/b"}},
 		{"list", "apiVersion: v1\nkind: List\nitems:\n- " + podB + "- {apiVersion: v1, kind: Node, metadata: {name: node}}\n", []string{"Node node", "Pod shop/b"}},
 		{"empty list", "apiVersion: v1\nkind: List\nitems: []\n", nil},
 		{"typed list", "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicyList\nmetadata: {resourceVersion: '1'}\nitems:\n- metadata: {name: p}\n  spec: {podSelector: {}}\n", []string{"NetworkPolicy default/p"}},
 		{"typed list whose items say their kind", "apiVersion: v1\nkind: PodList\nitems:\n- " + podB, []string{"Pod shop/b"}},
 		{"list in a list", "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: List, items: [" + podB + "]}]", []string{"Pod shop/b"}},
-		{"kinds that do not matter", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\nwhat: ever\n---\napiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: x}\n---\napiVersion: networking.k8s.io/v1\nkind: Ingress\n", nil},
+		{"kinds that do not matter", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\nwhat: ever\n---\napiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: x}\n---\napiVersion: networking.k8s.io/v1\nkind: Ingress\n---\napiVersion: networking.k8s.io/v1\nkind: IngressList\nitems: [{}]\n", nil},
 		{"service of another group", "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: x}\nspec: {template: {}}\n", nil},
 		{"null in places", "apiVersion: v1\nkind: Pod\nmetadata: {name: a, creationTimestamp: null, labels: null}\nspec: null\n", []string{"Pod default/a"}},
 	} {
@@ -101,6 +105,8 @@ func TestDecodeErrors(t *testing.T) {
 		{"wrong type", np + "spec: {policyTypes: Ingress}", at + `NetworkPolicy shop/p: spec.policyTypes: is a string, must be a []v1.PolicyType`},
 		{"wrong type deep in", np + "spec: {egress: [{}, {ports: [{port: 1}, {port: 80.5}]}]}", at + `NetworkPolicy shop/p: spec.egress[1].ports[1].port: is a number 80.5, must be a int32`},
 		{"object instead of text", np + "spec: {ingress: [{from: [{ipBlock: {cidr: {a: {b: c}}}}]}]}", at + `NetworkPolicy shop/p: spec.ingress[0].from[0].ipBlock.cidr: is a object, must be a string`},
+		{"list instead of text", np + "spec: {ingress: [{from: [{ipBlock: {cidr: [[1]]}}]}]}", at + `NetworkPolicy shop/p: spec.ingress[0].from[0].ipBlock.cidr: is a array, must be a string`},
+		{"the first of two", `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "labels": {"b": true, "a": 1}}}`, at + `Pod x: metadata.labels.a: is a number, must be a string`},
 		{"number as label", "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {good: x, version: 1}}", at + `Pod a: metadata.labels.version: is a number, must be a string`},
 		{"number too big", np + "spec: {ingress: [{ports: [{endPort: 4294967296}]}]}", at + `NetworkPolicy shop/p: spec.ingress[0].ports[0].endPort: is a number 4294967296, must be a int32`},
 		{"time", "apiVersion: v1\nkind: Pod\nmetadata: {name: a, creationTimestamp: yesterday}", at + `Pod a: metadata.creationTimestamp: parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006"`},
@@ -125,6 +131,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"two flow mappings", "{apiVersion: v1, kind: Pod, metadata: {name: a}}\n# then\n{kind: NetworkPolicy}\n", at + `yaml: line 2: did not find expected <document start>`},
 		{"two JSON values", podB + podB, at + `yaml: line 1: did not find expected <document start>`},
 		{"too many replicas", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec: {replicas: 2000000000}", at + `Deployment default/x: spec.replicas: Invalid value: 2000000000: must be from 0 to 10000`},
+		{"one replica too many", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec: {replicas: 10001}", at + `Deployment default/x: spec.replicas: Invalid value: 10001: must be from 0 to 10000`},
 		{"less than no replicas", "apiVersion: batch/v1\nkind: Job\nmetadata: {name: x}\nspec: {parallelism: -1}", at + `Job default/x: spec.parallelism: Invalid value: -1: must be from 0 to 10000`},
 		{"twice", podA + "---\n" + podA, `test.yaml, document 2 (line 4): Pod shop/a: the same object is also in test.yaml, document 1 (line 1)`},
 	} {
@@ -149,6 +156,12 @@ func TestOrigins(t *testing.T) {
 		"Pod shop/b": {File: "test.yaml", Document: 2, Line: 8, Item: "items[0]"},
 		"Node node":  {File: "test.yaml", Document: 2, Line: 8, Item: "items[1]"},
 	}, o.Origins)
+	o = decode(t, strings.ReplaceAll(podA+"---\n"+podB, "\n", "\r\n"))
+	assert.Equal(t, 4, o.Origins["Pod shop/b"].Line)
+}
+
+func TestOriginString(t *testing.T) {
+	o := decode(t, "# first\n---\n"+podA+"---\n\n---\nkind: List\napiVersion: v1\nitems:\n- "+podB+"- {apiVersion: v1, kind: Node, metadata: {name: node}}\n")
 	assert.Equal(t, "test.yaml, document 2 (line 8), items[1]", o.Origins["Node node"].String())
 }
 

@@ -72,7 +72,7 @@ func kindOf(t typeMeta) (kind, error) {
 		return k, nil
 	case matters && slices.Contains([]string{"", "apps", "batch", "extensions", "networking.k8s.io"}, group):
 		return kind{}, fmt.Errorf("apiVersion: %q is not supported for this kind, use %s", t.APIVersion, k.apiVersion)
-	case group == "networking.k8s.io" && !slices.Contains([]string{"Ingress", "IngressClass", "IPAddress", "ServiceCIDR"}, t.Kind):
+	case group == "networking.k8s.io" && !slices.Contains([]string{"Ingress", "IngressClass", "IPAddress", "ServiceCIDR"}, strings.TrimSuffix(t.Kind, "List")):
 		return kind{}, fmt.Errorf("kind: %s has no kind %q", t.APIVersion, t.Kind)
 	}
 	return kind{}, nil
@@ -80,7 +80,7 @@ func kindOf(t typeMeta) (kind, error) {
 
 // listOf tells whether a kind is a list, and what its items are if they do not say it: nothing for a plain List.
 func listOf(t typeMeta) (item typeMeta, ok bool) {
-	if t.Kind == "List" && t.APIVersion == "v1" {
+	if t.Kind == "List" {
 		return typeMeta{}, true
 	}
 	name, isList := strings.CutSuffix(t.Kind, "List")

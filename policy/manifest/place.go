@@ -65,7 +65,7 @@ func listed(pod *corev1.Pod) []string {
 	for _, ip := range pod.Status.PodIPs {
 		out = append(out, ip.IP)
 	}
-	if len(out) == 0 && pod.Status.PodIP != "" {
+	if pod.Status.PodIP != "" {
 		out = append(out, pod.Status.PodIP)
 	}
 	return out

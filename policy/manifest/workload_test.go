@@ -156,6 +156,18 @@ func TestPlace(t *testing.T) {
 	assert.Equal(t, want, placed(again))
 }
 
+func TestPlaceInOverlappingBlocks(t *testing.T) {
+	o := placeable(t)
+	require.NoError(t, o.Place([]manifest.PlaceNode{
+		{Name: "node-1", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}},
+		{Name: "node-2", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}},
+	}))
+	assert.Equal(t, []string{
+		"web-0 node-1 Running 10.0.0.2 10.0.0.2", "web-1 node-2 Running 10.0.0.3 10.0.0.3",
+		"web-2 node-1 Running 10.0.0.4 10.0.0.4", "web-3 node-2 Running 10.0.0.5 10.0.0.5",
+	}, placed(o))
+}
+
 func TestPlaceLeavesWhatIsGiven(t *testing.T) {
 	o := placeable(t)
 	o.Pods[0].Spec.NodeName = "node-2"
