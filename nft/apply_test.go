@@ -1,0 +1,435 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/portcullis-netpol/portcullis/policy/ir"
+)
+
+// recorder keeps every state that a Fake was in.
+type recorder struct {
+	*Fake
+	states []moment
+}
+
+// moment is a state of all tables. Packets that entered in front of a grace
+// period are gone behind it.
+type moment struct {
+	grace  bool
+	tables map[string]*Table
+}
+
+func record(f *Fake) *recorder {
+	return &recorder{f, []moment{{tables: f.Snapshot()}}}
+}
+
+func (r *recorder) Send(ctx context.Context, b Batch) error {
+	err := r.Fake.Send(ctx, b)
+	if len(b.Ops) > 0 {
+		r.states = append(r.states, moment{tables: r.Snapshot()})
+	}
+	return err
+}
+
+func (r *recorder) Grace(ctx context.Context) error {
+	last := r.states[len(r.states)-1]
+	r.states = append(r.states, moment{true, last.tables})
+	return r.Fake.Grace(ctx)
+}
+
+// direction decides about a packet in one direction, in a table that may change
+// after the packet looked n times.
+func direction(d ir.Direction, table string, before, after moment, n int, p ir.Packet) Outcome {
+	chain := map[ir.Direction]string{ir.Egress: chainEgress, ir.Ingress: chainIngress}[d]
+	w := walker{packet(p), func() *index {
+		m := before
+		if n--; n < 0 {
+			m = after
+		}
+		return m.tables[table].indexed()
+	}}
+	if out, final := w.chain(chain, 0); final {
+		return out
+	}
+	return Accept
+}
+
+// maxLookups is more than any packet's way has chains and sets.
+const maxLookups = 14
+
+// requireLegal checks every state that was recorded, and every packet that met
+// two of them, for one verdict of each direction.
+func requireLegal(t *testing.T, r *recorder, table string, from, to ir.State, list []ir.Packet) {
+	t.Helper()
+	for _, d := range directions {
+		for _, p := range list {
+			straddles := !isNew(from, to, p)
+			if p.Src == p.Dst && !straddles {
+				continue
+			}
+			was, is := outcome(from.Verdict(d, p)), outcome(to.Verdict(d, p))
+			flipped := was
+			for i, m := range r.states {
+				got := direction(d, table, m, m, 0, p)
+				if got != was && got != is {
+					t.Fatalf("%s %+v: %s in state %d of %d", d, p, got, i, len(r.states))
+				}
+				if was != is && flipped == is && got != is {
+					t.Fatalf("%s %+v: goes back in state %d of %d", d, p, i, len(r.states))
+				}
+				flipped = got
+				for j := i + 1; straddles && j < len(r.states) && !r.states[j].grace; j++ {
+					for n := 1; n < maxLookups; n++ {
+						if got := direction(d, table, m, r.states[j], n, p); got != was && got != is {
+							t.Fatalf("%s %+v: %s from state %d to %d of %d after %d lookups", d, p, got, i, j, len(r.states), n)
+						}
+					}
+				}
+			}
+			require.Equal(t, is, flipped, "%s %+v in the end", d, p)
+		}
+	}
+}
+
+func outcome(a ir.Action) Outcome {
+	if a == ir.Accept {
+		return Accept
+	}
+	return Drop
+}
+
+// TestEveryStateInBetweenIsLegal applies random changes, large ones and such as
+// pods and policies make, in batches of all sizes.
+func TestEveryStateInBetweenIsLegal(t *testing.T) {
+	rebuilt, applied := 0, 0 // where everything changes at once, not all can be had in parts
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		from := randomState(r)
+		to := nextState(r, from)
+		fake := NewFake()
+		if seed%3 == 0 {
+			fake.Limit.Messages = 1 + r.IntN(4)
+		}
+		rec := record(fake)
+		e := NewEnforcer(Config{}, rec)
+		require.NoError(t, e.Takeover(context.Background(), from))
+		rec.states = rec.states[len(rec.states)-1:]
+		err := e.Apply(context.Background(), between(from, to))
+		if errors.Is(err, ErrUncertain) {
+			rebuilt++
+			require.Len(t, rec.states, 1, "nothing was sent")
+			require.NoError(t, e.Repair(context.Background(), to))
+		} else {
+			applied++
+			require.NoError(t, err, "seed %d", seed)
+			list := probes(to)
+			if r.IntN(2) == 0 {
+				list = probes(from)
+			}
+			r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+			requireLegal(t, rec, e.Table(), from, to, list[:min(len(list), 60)])
+		}
+		d, err := e.Verify(context.Background(), to)
+		require.NoError(t, err)
+		require.Empty(t, d, "seed %d", seed)
+	}
+	t.Logf("%d changes applied, %d rebuilt", applied, rebuilt)
+	require.Less(t, rebuilt, applied)
+}
+
+// TestSingleEventsAreLegal applies what one pod or one policy changes. That never
+// takes a rebuild, and a pod's event is legal for both directions together.
+func TestSingleEventsAreLegal(t *testing.T) {
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		from := randomState(r)
+		var to ir.State
+		pod := seed%2 == 0
+		if pod {
+			to = podEvent(r, from)
+		} else {
+			to = policyEvent(r, from)
+		}
+		rec := record(NewFake())
+		e := NewEnforcer(Config{}, rec)
+		require.NoError(t, e.Takeover(context.Background(), from))
+		rec.states = rec.states[len(rec.states)-1:]
+		c := between(from, to)
+		require.NoError(t, e.Apply(context.Background(), c), "seed %d", seed)
+		list := concerned(append(probes(from), probes(to)...), c)
+		r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		list = list[:min(len(list), 40)]
+		requireLegal(t, rec, e.Table(), from, to, list)
+		if pod {
+			requireJointlyLegal(t, rec, from, to, list)
+		}
+		d, err := e.Verify(context.Background(), to)
+		require.NoError(t, err)
+		require.Empty(t, d, "seed %d", seed)
+	}
+}
+
+// concerned returns the packets from or to an address that c names.
+func concerned(list []ir.Packet, c ir.Change) (out []ir.Packet) {
+	named := map[netip.Addr]bool{}
+	for _, p := range c.PeerSets {
+		for _, a := range append(slices.Clone(p.Join), p.Leave...) {
+			named[a] = true
+		}
+	}
+	for _, e := range c.Endpoints {
+		if e.New != nil {
+			named[e.New.Addr] = true
+		} else {
+			named[e.Old.Addr] = true
+		}
+	}
+	for _, p := range list {
+		if named[p.Src] || named[p.Dst] {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// podEvent gives one pod other groups and makes it a member of other sets.
+func podEvent(r *rand.Rand, from ir.State) ir.State {
+	next, groups, sets := ir.State{}, map[ir.GroupID]ir.Group{}, map[ir.PeerSetID]ir.PeerSet{"p-block": blockSet}
+	for _, g := range groupPool() {
+		groups[g.ID] = g
+	}
+	pod := addr(fmt.Sprintf("10.244.1.%d", 1+r.IntN(3)))
+	change := func(p ir.PeerSet) ir.PeerSet {
+		p.Addrs = without(p.Addrs, []netip.Addr{pod})
+		if r.IntN(2) == 0 {
+			p.Addrs = append(p.Addrs, pod)
+			slices.SortFunc(p.Addrs, netip.Addr.Compare)
+		}
+		return p
+	}
+	for _, p := range append(randomState(r).PeerSets, from.PeerSets...) {
+		if p.Selects {
+			p = change(p)
+		}
+		sets[p.ID] = p
+	}
+	for _, e := range from.Endpoints {
+		if e.Addr != pod {
+			next.Endpoints = append(next.Endpoints, e)
+		}
+	}
+	if r.IntN(6) > 0 {
+		e := ir.Endpoint{Addr: pod, Pod: "ns/" + pod.String()}
+		for _, g := range []ir.Group{groupPool()[r.IntN(14)], groupPool()[r.IntN(14)]} {
+			if g.Direction == ir.Ingress {
+				e.Ingress = g.ID
+			} else {
+				e.Egress = g.ID
+			}
+		}
+		next.Endpoints = append(next.Endpoints, e)
+	}
+	return complete(next, groups, sets)
+}
+
+// policyEvent gives all pods of one group another one, or none.
+func policyEvent(r *rand.Rand, from ir.State) ir.State {
+	next, groups, sets := ir.State{}, map[ir.GroupID]ir.Group{}, map[ir.PeerSetID]ir.PeerSet{"p-block": blockSet}
+	for _, g := range groupPool() {
+		groups[g.ID] = g
+	}
+	for _, p := range append(randomState(r).PeerSets, from.PeerSets...) {
+		sets[p.ID] = p
+	}
+	pick := groupPool()[r.IntN(14)]
+	var was ir.GroupID
+	if len(from.Groups) > 0 && r.IntN(4) > 0 {
+		g := from.Groups[r.IntN(len(from.Groups))]
+		was = g.ID
+		if pick.Direction != g.Direction {
+			pick = ir.Group{Direction: g.Direction}
+		}
+	}
+	for _, e := range from.Endpoints {
+		if e.Group(pick.Direction) == was {
+			if pick.Direction == ir.Ingress {
+				e.Ingress = pick.ID
+			} else {
+				e.Egress = pick.ID
+			}
+		}
+		next.Endpoints = append(next.Endpoints, e)
+	}
+	return complete(next, groups, sets)
+}
+
+// isNew reports whether p is a packet of a pod that does not run yet, and so is
+// on its way at no time between two states.
+func isNew(from, to ir.State, p ir.Packet) bool {
+	for _, a := range []netip.Addr{p.Src, p.Dst} {
+		_, was := from.Endpoint(a)
+		_, is := to.Endpoint(a)
+		if is && !was {
+			return true
+		}
+	}
+	return false
+}
+
+// requireJointlyLegal checks that no packet gets through that neither state lets
+// through, nor the other way round, with both directions taken together.
+func requireJointlyLegal(t *testing.T, r *recorder, from, to ir.State, list []ir.Packet) {
+	t.Helper()
+	for _, p := range list {
+		was, is := outcomeOf(allowed(from, p)), outcomeOf(allowed(to, p))
+		if was != is || isNew(from, to, p) {
+			continue
+		}
+		for i, m := range r.states {
+			for j := i; j < len(r.states) && (j == i || !r.states[j].grace); j++ {
+				for n := range 2 * maxLookups {
+					if got := throughAll(m, r.states[j], n, p); got != is {
+						t.Fatalf("%+v: %s from state %d to %d of %d after %d lookups", p, got, i, j, len(r.states), n)
+					}
+				}
+			}
+		}
+	}
+}
+
+// nextState is either another random state or from with a few things changed.
+func nextState(r *rand.Rand, from ir.State) ir.State {
+	other := randomState(r)
+	if r.IntN(2) == 0 {
+		return other
+	}
+	// Keep most endpoints and memberships.
+	next := ir.State{}
+	groups, sets := map[ir.GroupID]ir.Group{}, map[ir.PeerSetID]ir.PeerSet{}
+	for _, g := range append(groupPool(), from.Groups...) {
+		groups[g.ID] = g
+	}
+	sets["p-block"] = blockSet
+	for _, p := range other.PeerSets {
+		sets[p.ID] = p
+	}
+	for _, p := range from.PeerSets {
+		if r.IntN(3) > 0 {
+			sets[p.ID] = p
+		}
+	}
+	for _, e := range from.Endpoints {
+		if o, ok := other.Endpoint(e.Addr); ok && r.IntN(3) == 0 {
+			e = o
+		}
+		next.Endpoints = append(next.Endpoints, e)
+	}
+	return complete(next, groups, sets)
+}
+
+// complete adds the groups and sets that the endpoints of s lead to.
+func complete(s ir.State, groups map[ir.GroupID]ir.Group, sets map[ir.PeerSetID]ir.PeerSet) ir.State {
+	haveG, haveP := map[ir.GroupID]bool{"": true}, map[ir.PeerSetID]bool{}
+	for _, e := range s.Endpoints {
+		for _, d := range directions {
+			id := e.Group(d)
+			if haveG[id] {
+				continue
+			}
+			haveG[id] = true
+			s.Groups = append(s.Groups, groups[id])
+			for p := range setsOf(groups[id]) {
+				if !haveP[p] {
+					haveP[p] = true
+					set, ok := sets[p]
+					if !ok {
+						set = ir.PeerSet{ID: p, Selects: true}
+					}
+					s.PeerSets = append(s.PeerSets, set)
+				}
+			}
+		}
+	}
+	return sorted(s)
+}
+
+// TestTakeoverHasNoWrongVerdict takes over from tables of an earlier process, one
+// or both names in use, while packets pass.
+func TestTakeoverHasNoWrongVerdict(t *testing.T) {
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		from := randomState(r)
+		to := nextState(r, from)
+		fake := NewFake()
+		require.NoError(t, NewEnforcer(Config{}, fake).Takeover(context.Background(), from))
+		if seed%2 == 0 { // an interrupted takeover
+			n := 0
+			fake.OnSend = func(Batch) error {
+				if n++; n > int(seed%5) {
+					return fmt.Errorf("killed")
+				}
+				return nil
+			}
+			require.Error(t, NewEnforcer(Config{}, fake).Takeover(context.Background(), from))
+			fake.OnSend = nil
+		}
+		rec := record(fake)
+		require.NoError(t, NewEnforcer(Config{}, rec).Takeover(context.Background(), to))
+		require.Len(t, fake.Snapshot(), 1)
+		list := probes(to)
+		r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		for _, p := range list[:min(len(list), 50)] {
+			was, is := outcomeOf(allowed(from, p)), outcomeOf(allowed(to, p))
+			for i, m := range rec.states {
+				for j := i; j < len(rec.states) && (j == i || !rec.states[j].grace); j++ {
+					for n := range 40 {
+						if got := throughAll(m, rec.states[j], n, p); got != was && got != is {
+							t.Fatalf("seed %d: %+v: %s from state %d to %d after %d lookups", seed, p, got, i, j, n)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func outcomeOf(ok bool) Outcome {
+	if ok {
+		return Accept
+	}
+	return Drop
+}
+
+// throughAll sends a packet through all tables that were hooked when it came.
+func throughAll(before, after moment, n int, p ir.Packet) Outcome {
+	looks := 0
+	for _, chain := range []string{chainEgress, chainIngress} {
+		for name, t := range before.tables {
+			if t.indexed().chains[chain] == nil {
+				continue
+			}
+			w := walker{packet(p), func() *index {
+				m := before
+				if looks++; looks > n {
+					m = after
+				}
+				if m.tables[name] == nil {
+					return &index{}
+				}
+				return m.tables[name].indexed()
+			}}
+			if out, final := w.chain(chain, 0); final && out != Accept {
+				return out
+			}
+		}
+	}
+	return Accept
+}

@@ -1,0 +1,117 @@
+package nft
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// decodeRule is the inverse of Rule.exprs. What is not of our making becomes
+// Unknown.
+func decodeRule(exprs []expr.Any) Rule {
+	var r Rule
+	for len(exprs) > 0 {
+		if a, ok := decodeAction(exprs); ok {
+			r.Action = a
+			return r
+		}
+		m, n := decodeMatch(exprs)
+		if n == 0 {
+			r.Match = append(r.Match, unknown(exprs))
+			return r
+		}
+		r.Match = append(r.Match, m)
+		exprs = exprs[n:]
+	}
+	return r
+}
+
+func unknown(exprs []expr.Any) Unknown {
+	var words []string
+	for _, e := range exprs {
+		if f, ok := e.(*foreignExpr); ok {
+			words = append(words, fmt.Sprintf("%s{%x}", f.Name, f.Data))
+		} else {
+			words = append(words, fmt.Sprintf("%T%+v", e, reflect.Indirect(reflect.ValueOf(e))))
+		}
+	}
+	return Unknown(strings.Join(words, " "))
+}
+
+// fields are all fields, those that are loaded by more expressions first.
+var fields = []Field{FieldPair4, FieldPair6, FieldSaddr4, FieldDaddr4, FieldSaddr6, FieldDaddr6, FieldProtoPort, FieldPort}
+
+// decodeLookup reads the load of a field and the lookup behind it, n expressions.
+func decodeLookup(exprs []expr.Any) (f Field, l *expr.Lookup, n int) {
+	for _, f := range fields {
+		load, err := f.exprs()
+		if err != nil || len(exprs) <= len(load) || !reflect.DeepEqual(exprs[:len(load)], load) {
+			continue
+		}
+		if l, ok := exprs[len(load)].(*expr.Lookup); ok && l.SourceRegister == reg1 && !l.Invert {
+			return f, l, len(load) + 1
+		}
+	}
+	return 0, nil, 0
+}
+
+// decodeMatch reads one condition from the start of exprs and returns how many
+// expressions it took, 0 if there is none.
+func decodeMatch(exprs []expr.Any) (Match, int) {
+	if f, l, n := decodeLookup(exprs); n > 0 && !l.IsDestRegSet {
+		return In{f, l.SetName}, n
+	}
+	candidates := []Match{CTEstablished, CTRelated, CTEstablished | CTRelated}
+	if len(exprs) >= 7 {
+		first, ok1 := exprs[5].(*expr.Cmp)
+		last, ok2 := exprs[6].(*expr.Cmp)
+		if ok1 && ok2 && len(first.Data) == 1 && len(last.Data) == 1 {
+			candidates = append(candidates, ICMPv6Type{first.Data[0], last.Data[0]})
+		}
+	}
+	if len(exprs) >= 2 {
+		if c, ok := exprs[1].(*expr.Cmp); ok && len(c.Data) == 1 {
+			candidates = append(candidates, Protocol(c.Data[0]))
+		}
+	}
+	for _, m := range candidates {
+		e, err := matchExprs(m)
+		if err == nil && len(exprs) >= len(e) && reflect.DeepEqual(exprs[:len(e)], e) {
+			return m, len(e)
+		}
+	}
+	return nil, 0
+}
+
+// decodeAction reads an action if nothing but one is left.
+func decodeAction(exprs []expr.Any) (Action, bool) {
+	if f, l, n := decodeLookup(exprs); n == len(exprs) && n > 0 && l.IsDestRegSet && l.DestRegister == unix.NFT_REG_VERDICT {
+		return Vmap{f, l.SetName}, true
+	}
+	if len(exprs) != 1 {
+		return nil, false
+	}
+	if v, ok := exprs[0].(*expr.Verdict); ok {
+		d := decodeVerdict(v)
+		return d, d.Kind != VerdictNone
+	}
+	for _, r := range []RejectWith{RejectTCPReset, RejectProhibited} {
+		if e, err := actionExprs(r); err == nil && reflect.DeepEqual(exprs, e) {
+			return r, true
+		}
+	}
+	return nil, false
+}
+
+// decodeVerdict returns VerdictNone for a verdict that we never write.
+func decodeVerdict(v *expr.Verdict) Verdict {
+	for kind, k := range verdictKinds {
+		if k == v.Kind {
+			return Verdict{kind, v.Chain}
+		}
+	}
+	return Verdict{}
+}

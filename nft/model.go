@@ -1,0 +1,206 @@
+package nft
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+)
+
+// Table is an nft table of family inet as plain data: what Build makes of an
+// ir.State, and what Kernel.Read returns of what the kernel holds.
+type Table struct {
+	Name   string
+	Sets   []*Set
+	Maps   []*Set
+	Chains []*Chain
+
+	once  sync.Once
+	index *index // of the simulator
+}
+
+// Set is a named set or verdict map.
+type Set struct {
+	Name string
+	Type SetType
+	// Map is set for a verdict map: every element has a Verdict.
+	Map bool
+	// Interval is set if elements are ranges.
+	Interval bool
+	// Elements are sorted by key and do not overlap.
+	Elements []Element
+}
+
+// SetType is the type of a set's keys.
+type SetType uint8
+
+// The key types that the table uses.
+const (
+	TypeAddr4     SetType = iota + 1 // ipv4_addr
+	TypeAddr6                        // ipv6_addr
+	TypePair4                        // ipv4_addr . ipv4_addr
+	TypePair6                        // ipv6_addr . ipv6_addr
+	TypeProtoPort                    // inet_proto . inet_service
+	TypePort                         // inet_service
+)
+
+// Element is one element of a set.
+type Element struct {
+	// Key is the element as the kernel stores it: its fields in network byte
+	// order, each padded with zeros to a multiple of four bytes but for a key
+	// of one field.
+	Key string
+	// Last is the last key of the range, inclusive. In a set without
+	// intervals it equals Key.
+	Last string
+	// Verdict is what a map's element leads to.
+	Verdict Verdict
+}
+
+// Verdict is an nft verdict statement.
+type Verdict struct {
+	Kind VerdictKind
+	// Chain is the target of VerdictJump and VerdictGoto.
+	Chain string
+}
+
+// VerdictKind is the word of a Verdict.
+type VerdictKind uint8
+
+// The verdicts that the table uses. VerdictNone stands for no verdict, as in the
+// elements of a set that is no map.
+const (
+	VerdictNone VerdictKind = iota
+	VerdictAccept
+	VerdictDrop
+	VerdictReturn
+	VerdictJump
+	VerdictGoto
+)
+
+// Hook is where a base chain sees packets.
+type Hook uint8
+
+// The hooks that the table uses.
+const (
+	HookNone    Hook = iota // a chain that is only jumped to
+	HookForward             // packets that the node forwards
+	HookInput               // packets to the node itself
+)
+
+// Chain is a list of rules.
+type Chain struct {
+	Name string
+	// Hook and Priority make a base chain (type filter, policy accept);
+	// Priority is 0 where Hook is HookNone.
+	Hook     Hook
+	Priority int32
+	Rules    []Rule
+}
+
+// Rule is a list of conditions, all of which must hold, and what is done then.
+type Rule struct {
+	Match   []Match
+	Action  Action
+	Comment string
+}
+
+// Match is a condition of a rule: one of CTState, ICMPv6Type, Protocol, In and
+// Unknown.
+type Match interface{ match() }
+
+// Action ends a rule: one of Verdict, Vmap, RejectWith and Unknown.
+type Action interface{ action() }
+
+// CTState matches packets whose conntrack state is one of the bits.
+type CTState uint32
+
+// The bits of CTState, as the kernel numbers them.
+const (
+	CTEstablished CTState = 2
+	CTRelated     CTState = 4
+)
+
+// ICMPv6Type matches ICMPv6 packets whose type is in the range, ends inclusive.
+type ICMPv6Type struct{ First, Last uint8 }
+
+// Protocol matches the layer 4 protocol.
+type Protocol uint8
+
+// The protocols that are matched by name.
+const (
+	protoTCP    Protocol = 6
+	protoUDP    Protocol = 17
+	protoICMPv6 Protocol = 58
+	protoSCTP   Protocol = 132
+)
+
+// In matches packets of whom the field is in the set. A field of one family
+// matches only packets of that family.
+type In struct {
+	Field Field
+	Set   string
+}
+
+// Vmap looks the field up in a verdict map; the rule does not match if the map
+// has no such key.
+type Vmap struct {
+	Field Field
+	Map   string
+}
+
+// RejectWith answers the packet and drops it.
+type RejectWith uint8
+
+// What a RejectWith answers with.
+const (
+	RejectTCPReset   RejectWith = iota // TCP RST; only behind Protocol(6)
+	RejectProhibited                   // ICMP or ICMPv6 "administratively prohibited"
+)
+
+// Unknown is something that was read from the kernel and that this package
+// never writes, in words.
+type Unknown string
+
+// Field is what of a packet is looked up in a set.
+type Field uint8
+
+// The fields that the table looks up.
+const (
+	FieldSaddr4    Field = iota + 1 // ip saddr
+	FieldDaddr4                     // ip daddr
+	FieldSaddr6                     // ip6 saddr
+	FieldDaddr6                     // ip6 daddr
+	FieldPair4                      // ip saddr . ip daddr
+	FieldPair6                      // ip6 saddr . ip6 daddr
+	FieldProtoPort                  // meta l4proto . th dport
+	FieldPort                       // th dport; only behind a Protocol
+)
+
+func (CTState) match()     {}
+func (ICMPv6Type) match()  {}
+func (Protocol) match()    {}
+func (In) match()          {}
+func (Unknown) match()     {}
+func (Verdict) action()    {}
+func (Vmap) action()       {}
+func (RejectWith) action() {}
+func (Unknown) action()    {}
+
+// sort brings sets, maps, chains and elements into the order of their names and
+// keys. Rules keep theirs.
+func (t *Table) sort() {
+	byName := func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) }
+	slices.SortFunc(t.Sets, byName)
+	slices.SortFunc(t.Maps, byName)
+	slices.SortFunc(t.Chains, func(a, b *Chain) int { return cmp.Compare(a.Name, b.Name) })
+	for _, s := range slices.Concat(t.Sets, t.Maps) {
+		s.sort()
+	}
+}
+
+func (s *Set) sort() {
+	slices.SortFunc(s.Elements, func(a, b Element) int { return cmp.Compare(a.Key, b.Key) })
+}
+
+// base reports whether packets enter the table through c.
+func (c *Chain) base() bool { return c.Hook != HookNone }

@@ -1,0 +1,277 @@
+package nft
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// WriteTable writes t in nft's own syntax, as `nft -f` reads it. The text is a
+// function of t.
+func WriteTable(w io.Writer, t *Table) error {
+	b := bufio.NewWriter(w)
+	fmt.Fprintf(b, "table inet %s {\n", t.Name)
+	for _, s := range t.Sets {
+		writeSet(b, "set", s)
+	}
+	for _, s := range t.Maps {
+		writeSet(b, "map", s)
+	}
+	for i, c := range t.Chains {
+		if i > 0 {
+			fmt.Fprintln(b)
+		}
+		writeChain(b, c)
+	}
+	fmt.Fprintln(b, "}")
+	return b.Flush()
+}
+
+// Text returns what WriteTable writes.
+func Text(t *Table) string {
+	var b strings.Builder
+	_ = WriteTable(&b, t) // a Builder does not fail
+	return b.String()
+}
+
+func writeSet(w io.Writer, word string, s *Set) {
+	fmt.Fprintf(w, "\t%s %s {\n\t\ttype %s", word, s.Name, s.Type)
+	if s.Map {
+		fmt.Fprint(w, " : verdict")
+	}
+	fmt.Fprintln(w)
+	if s.Interval {
+		fmt.Fprintln(w, "\t\tflags interval")
+	}
+	for i, e := range s.Elements {
+		lead, tail := "\t\t             ", ","
+		if i == 0 {
+			lead = "\t\telements = { "
+		}
+		if i == len(s.Elements)-1 {
+			tail = " }"
+		}
+		fmt.Fprintf(w, "%s%s%s\n", lead, s.elementText(e), tail)
+	}
+	fmt.Fprint(w, "\t}\n\n")
+}
+
+func writeChain(w io.Writer, c *Chain) {
+	fmt.Fprintf(w, "\tchain %s {\n", c.Name)
+	if c.base() {
+		fmt.Fprintf(w, "\t\t%s\n", c.hookText())
+	}
+	for _, r := range c.Rules {
+		fmt.Fprintf(w, "\t\t%s\n", r)
+	}
+	fmt.Fprint(w, "\t}\n")
+}
+
+func (c *Chain) hookText() string {
+	return fmt.Sprintf("type filter hook %s priority %d; policy accept;", c.Hook, c.Priority)
+}
+
+// String returns nft's word for the hook.
+func (h Hook) String() string {
+	switch h {
+	case HookForward:
+		return "forward"
+	case HookInput:
+		return "input"
+	}
+	return fmt.Sprintf("hook(%d)", uint8(h))
+}
+
+// String returns nft's words for the key type.
+func (t SetType) String() string {
+	switch t {
+	case TypeAddr4:
+		return "ipv4_addr"
+	case TypeAddr6:
+		return "ipv6_addr"
+	case TypePair4:
+		return "ipv4_addr . ipv4_addr"
+	case TypePair6:
+		return "ipv6_addr . ipv6_addr"
+	case TypeProtoPort:
+		return "inet_proto . inet_service"
+	case TypePort:
+		return "inet_service"
+	}
+	return fmt.Sprintf("type(%d)", uint8(t))
+}
+
+// String returns the rule as one line of nft.
+func (r Rule) String() string {
+	var words []string
+	for _, m := range r.Match {
+		words = append(words, matchText(m))
+	}
+	if r.Action != nil {
+		words = append(words, actionText(r.Action))
+	}
+	if r.Comment != "" {
+		words = append(words, fmt.Sprintf("comment \"%s\"", r.Comment))
+	}
+	return strings.Join(words, " ")
+}
+
+func matchText(m Match) string {
+	switch m := m.(type) {
+	case CTState:
+		var names []string
+		for _, s := range []struct {
+			bit  CTState
+			name string
+		}{{CTEstablished, "established"}, {CTRelated, "related"}} {
+			if m&s.bit != 0 {
+				names = append(names, s.name)
+			}
+		}
+		return "ct state " + strings.Join(names, ",")
+	case ICMPv6Type:
+		return fmt.Sprintf("icmpv6 type %d-%d", m.First, m.Last)
+	case Protocol:
+		return "meta l4proto " + m.String()
+	case In:
+		return m.Field.String() + " @" + m.Set
+	}
+	return fmt.Sprint(m)
+}
+
+func actionText(a Action) string {
+	if v, ok := a.(Vmap); ok {
+		return v.Field.String() + " vmap @" + v.Map
+	}
+	return fmt.Sprint(a)
+}
+
+// String returns nft's words for the answer.
+func (r RejectWith) String() string {
+	if r == RejectTCPReset {
+		return "reject with tcp reset"
+	}
+	return "reject with icmpx admin-prohibited"
+}
+
+// String returns nft's word for the protocol, or its number.
+func (p Protocol) String() string {
+	switch p {
+	case protoTCP:
+		return "tcp"
+	case protoUDP:
+		return "udp"
+	case protoSCTP:
+		return "sctp"
+	}
+	return strconv.Itoa(int(p))
+}
+
+// String returns nft's expression for the field.
+func (f Field) String() string {
+	switch f {
+	case FieldSaddr4:
+		return "ip saddr"
+	case FieldDaddr4:
+		return "ip daddr"
+	case FieldSaddr6:
+		return "ip6 saddr"
+	case FieldDaddr6:
+		return "ip6 daddr"
+	case FieldPair4:
+		return "ip saddr . ip daddr"
+	case FieldPair6:
+		return "ip6 saddr . ip6 daddr"
+	case FieldProtoPort:
+		return "meta l4proto . th dport"
+	case FieldPort:
+		return "th dport"
+	}
+	return fmt.Sprintf("field(%d)", uint8(f))
+}
+
+// String returns the verdict in nft's words.
+func (v Verdict) String() string {
+	switch v.Kind {
+	case VerdictNone:
+		return ""
+	case VerdictAccept:
+		return "accept"
+	case VerdictDrop:
+		return "drop"
+	case VerdictReturn:
+		return "return"
+	case VerdictJump:
+		return "jump " + v.Chain
+	case VerdictGoto:
+		return "goto " + v.Chain
+	}
+	return fmt.Sprintf("verdict(%d) %s", v.Kind, v.Chain)
+}
+
+// elementText returns an element as nft writes it.
+func (s *Set) elementText(e Element) string {
+	text := s.Type.keyText(e.Key)
+	if e.Last != e.Key {
+		text = s.Type.rangeText(e.Key, e.Last)
+	}
+	if s.Map {
+		text += " : " + e.Verdict.String()
+	}
+	return text
+}
+
+func (t SetType) keyText(key string) string {
+	if len(key) != t.size() {
+		return fmt.Sprintf("%x", key)
+	}
+	port := func(s string) string { return strconv.Itoa(int(s[0])<<8 | int(s[1])) }
+	switch t {
+	case TypeAddr4, TypeAddr6:
+		return keyAddr(key).String()
+	case TypePair4, TypePair6:
+		return keyAddr(key[:len(key)/2]).String() + " . " + keyAddr(key[len(key)/2:]).String()
+	case TypeProtoPort:
+		return Protocol(key[0]).String() + " . " + port(key[4:])
+	case TypePort:
+		return port(key)
+	}
+	return fmt.Sprintf("%x", key)
+}
+
+// size returns the bytes of a key.
+func (t SetType) size() int {
+	switch t {
+	case TypeAddr4:
+		return 4
+	case TypeAddr6:
+		return 16
+	case TypePair4, TypeProtoPort:
+		return 8
+	case TypePair6:
+		return 32
+	case TypePort:
+		return 2
+	}
+	return -1
+}
+
+func keyAddr(key string) netip.Addr {
+	a, _ := netip.AddrFromSlice([]byte(key)) // invalid, and printed so, for another length
+	return a
+}
+
+// rangeText writes a range of addresses as a prefix where it is one.
+func (t SetType) rangeText(first, last string) string {
+	if t == TypeAddr4 || t == TypeAddr6 {
+		for bits := 8 * len(first); bits >= 0; bits-- {
+			if p := netip.PrefixFrom(keyAddr(first), bits); blockElement(p) == (Element{Key: first, Last: last}) {
+				return p.String()
+			}
+		}
+	}
+	return t.keyText(first) + "-" + t.keyText(last)
+}
