@@ -1,0 +1,37 @@
+// Package agent keeps the kernel's rules of one node as the NetworkPolicies of
+// the cluster want them, for as long as it runs.
+//
+//	Source ──events──► queue ──► loop: policy.Index ──► ir.Change ──► nft.Enforcer
+//	(API server, or     (last state      (one goroutine owns both)
+//	 a directory)        of a key wins)
+//
+// It owns time, goroutines and I/O, and holds no policy semantics: those are in
+// package policy. How the kernel is changed without a wrong verdict in between is
+// in package nft.
+//
+// # What holds at every moment
+//
+//   - Nothing is written before the source has delivered every object that it
+//     starts with, and, with an API server, the node's own Node object: an agent
+//     under a mistyped node name would otherwise find no pods of its own and open
+//     the node.
+//   - The first write is a takeover: the rules that an earlier process left stay in
+//     force until the new ones are.
+//   - A write of unknown outcome is followed by a repair, which looks at what the
+//     kernel holds, again and again until one succeeds. Until then the agent
+//     reports itself unhealthy.
+//   - The end of the agent, be it by a signal, an error or a panic, leaves the
+//     rules in force. Only `portcullis cleanup` removes them.
+//
+// # Sources
+//
+// Kubernetes lists and watches Pods, Namespaces, NetworkPolicies and the own Node
+// and keeps of each only what policies can ask for.
+//
+// Manifests reads a directory of YAML and follows its changes. Replace files by
+// rename, or the whole directory by a symbolic link (as a mounted ConfigMap does):
+// a file that is written in place can be read half written, and half a list of
+// policies is a valid list. A file that cannot be read or decoded keeps the objects
+// that it had when it last could. Each time the kernel holds what the directory
+// says, the agent logs "in force" with the directory's Revision.
+package agent

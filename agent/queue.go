@@ -1,0 +1,112 @@
+package agent
+
+import "sync"
+
+// kind is a kind of object that the index knows.
+type kind uint8
+
+const (
+	podKind kind = iota
+	namespaceKind
+	policyKind
+)
+
+// String returns the kind as the API writes it.
+func (k kind) String() string {
+	switch k {
+	case podKind:
+		return "Pod"
+	case namespaceKind:
+		return "Namespace"
+	}
+	return "NetworkPolicy"
+}
+
+// key names an object. Namespace is empty for a Namespace.
+type key struct {
+	kind            kind
+	namespace, name string
+}
+
+// String returns the key as messages name objects: "Pod shop/web-0".
+func (k key) String() string {
+	if k.namespace == "" {
+		return k.kind.String() + " " + k.name
+	}
+	return k.kind.String() + " " + k.namespace + "/" + k.name
+}
+
+// event is the newest state of one object: a *corev1.Pod, a *corev1.Namespace, a
+// *networkingv1.NetworkPolicy, or nil if it is gone.
+type event struct {
+	key    key
+	object any
+}
+
+// batch is what the loop takes in one turn.
+type batch struct {
+	events []event
+	// synced is set once everything that was there at the start has been
+	// delivered, in this batch or before it.
+	synced bool
+	// marked says that revision is new: the events up to here lead to it. An
+	// empty revision says that they lead to no revision of the source's.
+	marked   bool
+	revision string
+}
+
+// queue holds what the sources have delivered and the loop has not taken yet. Of
+// each object only the newest state is kept: the index is a function of the
+// objects' present states, so nothing is lost, and a burst costs what it ends in.
+type queue struct {
+	// wake holds a token while there may be something to take.
+	wake chan struct{}
+
+	mu      sync.Mutex
+	pending map[key]any
+	order   []key // keys of pending, oldest first
+	synced  bool
+	news    batch // all but the events
+}
+
+func newQueue() *queue {
+	return &queue{wake: make(chan struct{}, 1), pending: map[key]any{}}
+}
+
+// put delivers b; its events and its revision are taken together or not at all.
+func (q *queue) put(b batch) {
+	q.mu.Lock()
+	for _, e := range b.events {
+		if _, ok := q.pending[e.key]; !ok {
+			q.order = append(q.order, e.key)
+		}
+		q.pending[e.key] = e.object
+	}
+	q.synced = q.synced || b.synced
+	if b.marked {
+		q.news.marked, q.news.revision = true, b.revision
+	}
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns everything that is there and leaves the queue empty.
+func (q *queue) take() batch {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	b := q.news
+	b.synced = q.synced
+	for _, k := range q.order {
+		b.events = append(b.events, event{k, q.pending[k]})
+	}
+	q.news = batch{}
+	q.order = nil
+	clear(q.pending)
+	if len(b.events) > 1024 {
+		q.pending = map[key]any{} // a map never shrinks
+	}
+	return b
+}
