@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portcullis-netpol/portcullis/nft"
+)
+
+// The exit codes of every command.
+const (
+	exitOK      = 0
+	exitFailure = 1 // something failed while running, or the answer is no
+	exitInput   = 2 // flags, arguments or files are wrong
+)
+
+// app is the command with what it touches of the world.
+type app struct {
+	stdout, stderr io.Writer
+	openKernel     func(nft.Config) (nft.Kernel, error)
+}
+
+func newApp(stdout, stderr io.Writer) *app {
+	return &app{stdout: stdout, stderr: stderr, openKernel: nft.OpenKernel}
+}
+
+// failure is an error with the exit code that belongs to it. A failure without an
+// error says nothing more.
+type failure struct {
+	code int
+	err  error
+}
+
+func (f *failure) Error() string {
+	if f.err == nil {
+		return fmt.Sprintf("exit code %d", f.code)
+	}
+	return f.err.Error()
+}
+
+func (f *failure) Unwrap() error { return f.err }
+
+// wrongInput marks an error as a mistake in what the user gave.
+func wrongInput(err error) error { return &failure{exitInput, err} }
+
+// run carries out one command line and returns its exit code.
+func (a *app) run(ctx context.Context, args []string) int {
+	started := false
+	root := a.root(&started)
+	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := exitFailure
+	if !started {
+		code = exitInput // an unknown command or flag, or a required flag missing
+	}
+	var f *failure
+	if errors.As(err, &f) {
+		code = f.code
+		if f.err == nil {
+			return code
+		}
+	}
+	fmt.Fprintf(a.stderr, "portcullis: %v\n", err)
+	if !started {
+		fmt.Fprintln(a.stderr, "See 'portcullis --help'.")
+	}
+	return code
+}
+
+// root returns the tree of commands. started is set once flags and arguments have
+// been found right.
+func (a *app) root(started *bool) *cobra.Command {
+	root := &cobra.Command{
+		Use:               "portcullis",
+		Short:             "Kubernetes NetworkPolicies, enforced with nftables",
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		Args:              cobra.NoArgs,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help is enough
+	root.AddCommand(a.agent(), a.cleanup(), a.render(), a.explain(), a.demo(), a.version())
+	for _, c := range append(root.Commands(), root) {
+		do := c.RunE
+		c.RunE = func(c *cobra.Command, args []string) error {
+			*started = true
+			return do(c, args)
+		}
+	}
+	return root
+}

@@ -1,0 +1,95 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/portcullis-netpol/portcullis/testcases/lab"
+)
+
+// Options says what to show and how.
+type Options struct {
+	Topology  lab.Topology
+	IPFamily  string   // "4", "6" or "dual"; empty means dual
+	Manifests string   // file or directory with the user's own objects, instead of the story
+	Keep      bool     // leave everything up at the end, until ctx is done
+	JSON      bool     // one JSON document a step instead of tables
+	Agent     []string // command line that starts the agent, without its flags; nil means this program's own agent command
+}
+
+// Validate reports options that cannot be meant.
+func (o Options) Validate() error {
+	if !slices.Contains([]string{"", "4", "6", "dual"}, o.IPFamily) {
+		return fmt.Errorf("IP family %q: must be one of 4, 6, dual", o.IPFamily)
+	}
+	if o.Topology != lab.Routed && o.Topology != lab.Bridged {
+		return fmt.Errorf("unknown topology %d", o.Topology)
+	}
+	if o.Manifests != "" {
+		if _, err := os.Stat(o.Manifests); err != nil {
+			return fmt.Errorf("manifests: %w", err)
+		}
+	}
+	return nil
+}
+
+// MismatchError says that packets were not judged as the specification wants,
+// although every agent had said that the policies are in force.
+type MismatchError struct {
+	Step  string   // title of the step
+	Cells []string // one line a wrong cell
+}
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("step %q: %d connections are not judged as they should be", e.Step, len(e.Cells))
+}
+
+// Run builds everything, shows the story (or the user's manifests) on stdout and
+// takes everything down again. Without root it starts the program again in a user
+// namespace of its own first, see [lab.Enter]; so do nothing before it that must
+// not be done twice. When ctx ends early, Run cleans up and returns its error; at
+// the end of a kept demonstration that is no error.
+func Run(ctx context.Context, opts Options, stdout, stderr io.Writer) (err error) {
+	if err := opts.Validate(); err != nil {
+		return err
+	}
+	if err := lab.Enter(); err != nil {
+		return fmt.Errorf("the demo needs network namespaces: %w", err)
+	}
+	scene, err := newScene(opts)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "portcullis-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	s := &stage{opts: opts, scene: scene, manifests: manifestDir{root: dir}, out: newPrinter(stdout, stderr, opts.JSON, scene), errOut: stderr}
+	if err := s.build(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	err = s.play(ctx)
+	if opts.Keep && ctx.Err() == nil && s.agents != nil {
+		s.keep(ctx)
+	}
+	return err
+}
+
+// agentCommand is the command line that starts an agent.
+func (o Options) agentCommand() ([]string, error) {
+	if len(o.Agent) > 0 {
+		return o.Agent, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program to start agents: %w", err)
+	}
+	return []string{filepath.Clean(self), "agent"}, nil
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/portcullis-netpol/portcullis/nft"
+)
+
+// choice is a flag that takes one of a few words. The words stand in order; the
+// value is that of the word, and the first is the default.
+type choice[T any] struct {
+	words  []string
+	values []T
+	chosen int
+}
+
+func (c *choice[T]) String() string {
+	if c == nil || len(c.words) == 0 {
+		return ""
+	}
+	return c.words[c.chosen]
+}
+
+func (c *choice[T]) Type() string { return strings.Join(c.words, "|") }
+
+func (c *choice[T]) Set(word string) error {
+	for i, w := range c.words {
+		if w == word {
+			c.chosen = i
+			return nil
+		}
+	}
+	return fmt.Errorf("must be one of %s", strings.Join(c.words, ", "))
+}
+
+func (c *choice[T]) value() T { return c.values[c.chosen] }
+
+// rulesFlags are the flags that decide how the rules look.
+type rulesFlags struct {
+	deny      choice[nft.DenyMode]
+	podToNode choice[bool]
+}
+
+func (f *rulesFlags) add(to *pflag.FlagSet) {
+	f.deny = choice[nft.DenyMode]{words: []string{"drop", "reject"}, values: []nft.DenyMode{nft.DenyDrop, nft.DenyReject}}
+	f.podToNode = choice[bool]{words: []string{"enforce", "allow"}, values: []bool{true, false}}
+	to.Var(&f.deny, "deny", "what becomes of packets that no policy allows: drop is silent, reject answers (TCP reset, ICMP administratively prohibited)")
+	to.Var(&f.podToNode, "pod-to-node", "whether packets from a pod to its own node are judged as egress")
+}
+
+func (f *rulesFlags) config() nft.Config {
+	return nft.Config{Deny: f.deny.value(), PodToNode: f.podToNode.value()}
+}
+
+// logFlags are the flags of the log.
+type logFlags struct {
+	level  choice[slog.Level]
+	format choice[bool]
+}
+
+func (f *logFlags) add(to *pflag.FlagSet) {
+	f.level = choice[slog.Level]{
+		words:  []string{"info", "debug", "warn", "error"},
+		values: []slog.Level{slog.LevelInfo, slog.LevelDebug, slog.LevelWarn, slog.LevelError},
+	}
+	f.format = choice[bool]{words: []string{"text", "json"}, values: []bool{false, true}}
+	to.Var(&f.level, "log-level", "what to log at least")
+	to.Var(&f.format, "log-format", "how to log")
+}
+
+func (f *logFlags) logger(to io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: f.level.value()}
+	if f.format.value() {
+		return slog.New(slog.NewJSONHandler(to, options))
+	}
+	return slog.New(slog.NewTextHandler(to, options))
+}

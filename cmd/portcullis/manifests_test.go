@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"sigs.k8s.io/yaml"
+)
+
+const installDir = "../../manifests"
+
+// kustomization is the part of a kustomization.yaml that is in use.
+type kustomization struct {
+	APIVersion string   `json:"apiVersion"`
+	Kind       string   `json:"kind"`
+	Resources  []string `json:"resources"`
+	Images     []struct {
+		Name    string `json:"name"`
+		NewName string `json:"newName"`
+		NewTag  string `json:"newTag"`
+	} `json:"images"`
+}
+
+// installation decodes every file that the kustomization names, strictly.
+type installation struct {
+	namespace corev1.Namespace
+	account   corev1.ServiceAccount
+	role      rbacv1.ClusterRole
+	binding   rbacv1.ClusterRoleBinding
+	daemon    appsv1.DaemonSet
+}
+
+func readInstallation(t *testing.T) installation {
+	t.Helper()
+	var k kustomization
+	text, err := os.ReadFile(filepath.Join(installDir, "kustomization.yaml"))
+	require.NoError(t, err)
+	require.NoError(t, yaml.UnmarshalStrict(text, &k))
+	files, err := filepath.Glob(filepath.Join(installDir, "*"))
+	require.NoError(t, err)
+	require.Len(t, files, len(k.Resources)+1, "a file that the kustomization does not name")
+
+	var in installation
+	into := map[string]any{
+		"Namespace": &in.namespace, "ServiceAccount": &in.account, "ClusterRole": &in.role,
+		"ClusterRoleBinding": &in.binding, "DaemonSet": &in.daemon,
+	}
+	for _, name := range k.Resources {
+		text, err := os.ReadFile(filepath.Join(installDir, name))
+		require.NoError(t, err)
+		for _, document := range bytes.Split(text, []byte("\n---\n")) {
+			var head struct {
+				Kind string `json:"kind"`
+			}
+			require.NoError(t, yaml.Unmarshal(document, &head))
+			require.Contains(t, into, head.Kind, name)
+			require.NoError(t, yaml.UnmarshalStrict(document, into[head.Kind]), "%s: %s", name, head.Kind)
+			delete(into, head.Kind)
+		}
+	}
+	require.Empty(t, into, "kinds that no file has")
+	require.Equal(t, in.daemon.Spec.Template.Spec.Containers[0].Image, k.Images[0].Name)
+	return in
+}
+
+// TestInstallationFits checks that the objects name each other as they should.
+func TestInstallationFits(t *testing.T) {
+	in := readInstallation(t)
+	namespace := in.namespace.Name
+	require.Equal(t, namespace, in.account.Namespace)
+	require.Equal(t, namespace, in.daemon.Namespace)
+	require.Equal(t, in.account.Name, in.daemon.Spec.Template.Spec.ServiceAccountName)
+	require.Equal(t, rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: in.role.Name}, in.binding.RoleRef)
+	require.Equal(t, []rbacv1.Subject{{Kind: "ServiceAccount", Name: in.account.Name, Namespace: namespace}}, in.binding.Subjects)
+	require.Equal(t, in.daemon.Spec.Selector.MatchLabels, in.daemon.Spec.Template.Labels)
+}
+
+// TestInstallationRights grants what the agent's informers ask for, and only reading.
+func TestInstallationRights(t *testing.T) {
+	granted := map[string][]string{}
+	for _, rule := range readInstallation(t).role.Rules {
+		for _, group := range rule.APIGroups {
+			for _, resource := range rule.Resources {
+				granted[group+"/"+resource] = rule.Verbs
+			}
+		}
+	}
+	require.Equal(t, map[string][]string{
+		"/pods":                             {"list", "watch"},
+		"/namespaces":                       {"list", "watch"},
+		"/nodes":                            {"get", "list", "watch"},
+		"networking.k8s.io/networkpolicies": {"list", "watch"},
+	}, granted)
+}
+
+// TestInstallationPod checks the pod's rights over its host, and that the command has
+// the flags that it is given.
+func TestInstallationPod(t *testing.T) {
+	pod := readInstallation(t).daemon.Spec.Template.Spec
+	require.True(t, pod.HostNetwork)
+	require.False(t, pod.HostPID || pod.HostIPC)
+	require.Equal(t, "system-node-critical", pod.PriorityClassName)
+	require.Equal(t, []corev1.Toleration{{Operator: corev1.TolerationOpExists}}, pod.Tolerations)
+	require.Empty(t, pod.Volumes)
+	require.Len(t, pod.Containers, 1)
+	c := pod.Containers[0]
+	require.Equal(t, []corev1.Capability{"ALL"}, c.SecurityContext.Capabilities.Drop)
+	require.Equal(t, []corev1.Capability{"NET_ADMIN"}, c.SecurityContext.Capabilities.Add)
+	require.True(t, *c.SecurityContext.ReadOnlyRootFilesystem)
+	require.False(t, *c.SecurityContext.AllowPrivilegeEscalation)
+	require.Nil(t, c.SecurityContext.Privileged)
+
+	a, _, _ := testApp()
+	command, args, err := a.root(new(bool)).Find(c.Args)
+	require.NoError(t, err)
+	require.Equal(t, "agent", command.Name())
+	require.NoError(t, command.ParseFlags(args))
+	require.NoError(t, command.ValidateRequiredFlags())
+	require.Empty(t, command.Flags().Args())
+
+	var names []string
+	for _, e := range c.Env {
+		names = append(names, e.Name)
+	}
+	for _, used := range regexp.MustCompile(`\$\((\w+)\)`).FindAllStringSubmatch(command.Flag("node-name").Value.String(), -1) {
+		require.Contains(t, names, used[1])
+	}
+	require.Equal(t, "spec.nodeName", c.Env[slices.Index(names, "NODE_NAME")].ValueFrom.FieldRef.FieldPath)
+	health := command.Flag("healthz-bind-address").Value.String()
+	for path, probe := range map[string]*corev1.Probe{"/healthz": c.LivenessProbe, "/readyz": c.ReadinessProbe} {
+		require.Equal(t, health, probe.HTTPGet.Host+":"+probe.HTTPGet.Port.String())
+		require.Equal(t, path, probe.HTTPGet.Path)
+	}
+}
