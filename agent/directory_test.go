@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"testing"
@@ -95,4 +97,13 @@ func TestRevisionErrors(t *testing.T) {
 	require.NoError(t, os.Truncate(filepath.Join(big, "a.yaml"), maxFile+1))
 	_, err = Revision(big)
 	require.ErrorContains(t, err, "a.yaml: larger than")
+}
+
+// TestRevisionValue pins the encoding: names in the order of their bytes, each name and
+// content behind its length in eight bytes.
+func TestRevisionValue(t *testing.T) {
+	dir := written(t, map[string]string{"a/c.yaml": "C", "a-b.yaml": ""})
+	want := sha256.Sum256([]byte("\x00\x00\x00\x00\x00\x00\x00\x08a-b.yaml\x00\x00\x00\x00\x00\x00\x00\x00" +
+		"\x00\x00\x00\x00\x00\x00\x00\x08a/c.yaml\x00\x00\x00\x00\x00\x00\x00\x01C"))
+	require.Equal(t, hex.EncodeToString(want[:]), revisionOf(t, dir))
 }

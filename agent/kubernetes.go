@@ -83,8 +83,8 @@ func (w *clusterWatch) listed(ctx context.Context) {
 	w.complete = true
 	missing := !w.node
 	if missing {
-		w.nodeMissingLocked()
 		w.sink.health.notReady(aboutObjects, "waiting for the own node")
+		w.nodeMissingLocked()
 	}
 	w.mu.Unlock()
 	if missing {

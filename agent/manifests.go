@@ -134,15 +134,18 @@ func (w *manifestWatch) report(problems []error) {
 	}
 }
 
-// look reads the directory until two readings agree, so that a change that is being
-// made (links being swapped, files being renamed) is not seen half made. The
-// fingerprint differs wherever the files or their errors do.
+// look reads the directory and sees to it that its next change is heard of.
 func (w *manifestWatch) look() (files []content, fingerprint string, err error) {
-	d := directory{root: w.root, entered: w.watch}
 	w.watch(filepath.Dir(w.root)) // the directory itself can be a link that is swapped
+	return readTwice(directory{root: w.root, entered: w.watch}.read)
+}
+
+// readTwice reads until two readings agree, so that a change that is being made (links
+// being swapped, files being renamed) is not seen half made. The fingerprint differs
+// wherever the files or their errors do.
+func readTwice(read func() ([]content, error)) (files []content, fingerprint string, err error) {
 	for range 4 {
-		files, err = d.read()
-		if err != nil {
+		if files, err = read(); err != nil {
 			return nil, "", err
 		}
 		now := revision(files)

@@ -7,11 +7,23 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/clock"
 )
+
+// eventsOnly is a clock by which it is never time to look at a directory for no reason.
+type eventsOnly struct{ clock.RealClock }
+
+func (c eventsOnly) NewTimer(d time.Duration) clock.Timer {
+	if d == lookEvery {
+		d = 1000 * time.Hour
+	}
+	return c.RealClock.NewTimer(d)
+}
 
 // manifestTest runs the manifest source on a directory.
 type manifestTest struct {
@@ -33,7 +45,7 @@ func startManifests(t *testing.T, dir string) *manifestTest {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
 	go func() {
-		m.ended <- Manifests(dir).run(ctx, sink{node: "node-1", queue: m.queue, health: m.health, log: logger, clock: clock.RealClock{}})
+		m.ended <- Manifests(dir).run(ctx, sink{node: "node-1", queue: m.queue, health: m.health, log: logger, clock: eventsOnly{}})
 	}()
 	t.Cleanup(cancel)
 	return m
@@ -166,6 +178,53 @@ func TestManifestsSwap(t *testing.T) {
 	require.ElementsMatch(t, []string{"b", "c"}, m.pods())
 }
 
+// TestManifestsLinkedFile follows a file that a link leads to, wherever it is.
+func TestManifestsLinkedFile(t *testing.T) {
+	elsewhere := written(t, map[string]string{"x": podYAML("a", "web")})
+	dir := t.TempDir()
+	require.NoError(t, os.Symlink(filepath.Join(elsewhere, "x"), filepath.Join(dir, "a.yaml")))
+	m := startManifests(t, dir)
+	m.waitDir(t)
+	require.Equal(t, []string{"a"}, m.pods())
+	write(t, elsewhere, map[string]string{"new": podYAML("b", "web")})
+	require.NoError(t, os.Rename(filepath.Join(elsewhere, "new"), filepath.Join(elsewhere, "x")))
+	m.waitDir(t)
+	require.Equal(t, []string{"b"}, m.pods())
+}
+
+// TestReadTwice believes a reading that is confirmed, and gives up on a directory that
+// never rests.
+func TestReadTwice(t *testing.T) {
+	readings := func(texts ...string) func() ([]content, error) {
+		return func() ([]content, error) {
+			text := texts[0]
+			texts = texts[1:]
+			if text == "error" {
+				return nil, os.ErrNotExist
+			}
+			return []content{{name: "a.yaml", data: []byte(text)}}, nil
+		}
+	}
+	for want, texts := range map[string][]string{
+		"same": {"same", "same"},
+		"new":  {"old and new", "new", "new"},
+		"4":    {"1", "2", "3", "4"},
+	} {
+		files, _, err := readTwice(readings(texts...))
+		require.NoError(t, err)
+		require.Equal(t, want, string(files[0].data))
+	}
+	_, _, err := readTwice(readings("old", "error"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+
+	fails := func() ([]content, error) { return []content{{name: "a.yaml", err: os.ErrPermission}}, nil }
+	_, bad, err := readTwice(fails)
+	require.NoError(t, err)
+	_, good, err := readTwice(readings("", ""))
+	require.NoError(t, err)
+	require.NotEqual(t, good, bad)
+}
+
 // TestManifestsBadFile keeps the last good objects of a file that becomes wrong, takes
 // the other files' changes, reports the file, and recovers.
 func TestManifestsBadFile(t *testing.T) {
@@ -268,4 +327,24 @@ func TestManifestsOtherNode(t *testing.T) {
 	m.log.wait(t, "level=WARN", "none of the manifests' pods is on this node", "node=node-1")
 	m.waitDir(t)
 	require.True(t, m.synced)
+}
+
+// TestManifestsUnchanged delivers nothing where nothing has changed, and what it has
+// delivered is the receiver's own.
+func TestManifestsUnchanged(t *testing.T) {
+	dir := written(t, map[string]string{"a.yaml": podYAML("a", "web")})
+	_, logger := newLogbook()
+	watcher, err := fsnotify.NewWatcher()
+	require.NoError(t, err)
+	defer watcher.Close()
+	w := &manifestWatch{sink: sink{node: "node-1", queue: newQueue(), health: newHealth(clock.RealClock{}), log: logger},
+		root: dir, watcher: watcher, refused: map[string]bool{}, files: newManifestFiles(dir)}
+	require.NoError(t, w.start())
+	delivered := w.sink.queue.take()
+	require.True(t, delivered.marked)
+	for _, e := range delivered.events {
+		require.NotSame(t, w.files.objects[e.key], e.object)
+	}
+	w.follow()
+	require.Equal(t, batch{synced: true}, w.sink.queue.take())
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -42,7 +43,7 @@ func ordinaryPod(i int) *corev1.Pod {
 	p.Annotations = map[string]string{"checksum/config": fmt.Sprintf("%064d", i), "prometheus.io/scrape": "true"}
 	p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-5d8f7c9b4", UID: "u"}}
 	for _, manager := range []string{"kube-controller-manager", "kubelet"} {
-		p.ManagedFields = append(p.ManagedFields, metav1.ManagedFieldsEntry{Manager: manager, FieldsV1: &metav1.FieldsV1{Raw: make([]byte, 1500)}})
+		p.ManagedFields = append(p.ManagedFields, metav1.ManagedFieldsEntry{Manager: manager, FieldsV1: metav1.NewFieldsV1(strings.Repeat("x", 1500))})
 	}
 	for c := range p.Spec.Containers {
 		for e := range 8 {

@@ -20,6 +20,8 @@ func TestExplainGolden(t *testing.T) {
 		"shop/auth shop/database tcp/33060",                 // egress allows, ingress does not
 		"shop/users shop/database tcp/3308",                 // egress does not
 		"shop/users shop/database tcp/3306",                 // IPv4 by two rules, IPv6 by one
+		"reports/batch shop/database tcp/3307",              // a block of one family
+		"reports/batch shop/database tcp/3311",              // of the other
 		"10.244.2.77 shop/database tcp/3308",                // a block, from an address that is no pod
 		"198.51.100.7 shop/frontend tcp/8080",               // from outside
 		"203.0.113.7 shop/frontend tcp/8080",                // from outside, excepted
