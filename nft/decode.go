@@ -51,7 +51,7 @@ func decodeLookup(exprs []expr.Any) (f Field, l *expr.Lookup, n int) {
 		if err != nil || len(exprs) <= len(load) || !reflect.DeepEqual(exprs[:len(load)], load) {
 			continue
 		}
-		if l, ok := exprs[len(load)].(*expr.Lookup); ok && l.SourceRegister == reg1 && !l.Invert {
+		if l, ok := exprs[len(load)].(*expr.Lookup); ok {
 			return f, l, len(load) + 1
 		}
 	}
@@ -61,7 +61,7 @@ func decodeLookup(exprs []expr.Any) (f Field, l *expr.Lookup, n int) {
 // decodeMatch reads one condition from the start of exprs and returns how many
 // expressions it took, 0 if there is none.
 func decodeMatch(exprs []expr.Any) (Match, int) {
-	if f, l, n := decodeLookup(exprs); n > 0 && !l.IsDestRegSet {
+	if f, l, n := decodeLookup(exprs); n > 0 && *l == (expr.Lookup{SourceRegister: reg1, SetName: l.SetName}) {
 		return In{f, l.SetName}, n
 	}
 	candidates := []Match{CTEstablished, CTRelated, CTEstablished | CTRelated}
@@ -88,7 +88,8 @@ func decodeMatch(exprs []expr.Any) (Match, int) {
 
 // decodeAction reads an action if nothing but one is left.
 func decodeAction(exprs []expr.Any) (Action, bool) {
-	if f, l, n := decodeLookup(exprs); n == len(exprs) && n > 0 && l.IsDestRegSet && l.DestRegister == unix.NFT_REG_VERDICT {
+	if f, l, n := decodeLookup(exprs); n == len(exprs) && n > 0 &&
+		*l == (expr.Lookup{SourceRegister: reg1, SetName: l.SetName, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT}) {
 		return Vmap{f, l.SetName}, true
 	}
 	if len(exprs) != 1 {

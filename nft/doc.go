@@ -2,8 +2,8 @@
 //
 // # The table
 //
-// Family inet, named portcullis-a, or portcullis-b while the other one is being
-// replaced. Everything that varies with pods is an element of a set or map;
+// Family inet, named portcullis-a, or portcullis-b when that one is being replaced
+// (or a further letter, if replacing was interrupted and both exist). Everything that varies with pods is an element of a set or map;
 // chains and sets vary with policies; no rule is ever written because of a pod.
 //
 //	set self4/6              address . address of every pod of this node (a pod reaches itself)

@@ -130,3 +130,39 @@ func TestBuildRefuses(t *testing.T) {
 	_, err := Build(Config{Deny: 7}, "portcullis-a", shop())
 	require.Error(t, err)
 }
+
+// TestSimulatorWalksAsTheKernel has what the layout does not use: return, goto
+// out of a chain that was jumped to, and priorities against the order of names.
+func TestSimulatorWalksAsTheKernel(t *testing.T) {
+	drop, accept := Rule{Action: Verdict{Kind: VerdictDrop}}, Rule{Action: Verdict{Kind: VerdictAccept}}
+	to := func(k VerdictKind, chain string) Rule { return Rule{Action: Verdict{k, chain}} }
+	for name, tc := range map[string]struct {
+		chains map[string][]Rule
+		want   Outcome
+	}{
+		"return goes on behind the jump":       {map[string][]Rule{"base": {to(VerdictJump, "a"), drop}, "a": {{Action: Verdict{Kind: VerdictReturn}}, accept}}, Drop},
+		"the end of a chain returns":           {map[string][]Rule{"base": {to(VerdictJump, "a"), drop}, "a": {}}, Drop},
+		"goto does not come back":              {map[string][]Rule{"base": {to(VerdictGoto, "a"), drop}, "a": {}}, Accept},
+		"goto comes back to the jump above it": {map[string][]Rule{"base": {to(VerdictJump, "a"), drop}, "a": {to(VerdictGoto, "b"), accept}, "b": {}}, Drop},
+		"return from a base chain":             {map[string][]Rule{"base": {{Action: Verdict{Kind: VerdictReturn}}, drop}}, Accept},
+		"accept ends one base chain only":      {map[string][]Rule{"base": {accept}, "a-later": {drop}}, Drop},
+		"reject is final":                      {map[string][]Rule{"base": {{Action: RejectProhibited}}, "a-later": {drop}}, Reject},
+		"what is unknown does not match":       {map[string][]Rule{"base": {{Match: []Match{Unknown("x")}, Action: Verdict{Kind: VerdictDrop}}}}, Accept},
+		"too deep":                             {map[string][]Rule{"base": {to(VerdictJump, "a")}, "a": {to(VerdictJump, "a")}}, Drop},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := &Table{}
+			for name, rules := range tc.chains {
+				c := &Chain{Name: name, Rules: rules}
+				switch name {
+				case "base":
+					c.Hook, c.Priority = HookForward, 1
+				case "a-later":
+					c.Hook, c.Priority = HookForward, 2
+				}
+				table.Chains = append(table.Chains, c)
+			}
+			require.Equal(t, tc.want, table.Verdict(Packet{Src: addr("10.0.0.1"), Dst: addr("10.0.0.2")}))
+		})
+	}
+}

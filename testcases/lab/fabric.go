@@ -308,15 +308,35 @@ func (l *Lab) addAddr(n *namespace, link netlink.Link, p netip.Prefix) error {
 	if err := n.links.AddrAdd(link, addr); err != nil {
 		return fmt.Errorf("add address %v to %s: %w", p, link.Attrs().Name, err)
 	}
-	if p.Addr().Is4() || link.Attrs().Flags&net.FlagLoopback != 0 {
+	switch {
+	case p.Addr().Is4():
 		return nil
+	case p.Addr().IsLinkLocalUnicast():
+		return awaitSolicited(n, link, p.Addr())
 	}
-	return awaitSolicited(n, link, p.Addr())
+	return awaitLocal(n, p.Addr())
 }
 
-// awaitSolicited waits until neighbour solicitations for an address are heard.
-// The kernel joins the solicited-node group of a new address from a workqueue,
-// and who asks too early asks again only a second later.
+// Even without duplicate address detection the kernel finishes a new IPv6 address
+// in a workqueue: it joins the solicited-node group, and then makes the route that
+// delivers locally. Before the first, neighbours ask in vain, and again only a second
+// later; before the second, packets are turned away.
+
+// awaitLocal waits until packets to an address are delivered.
+func awaitLocal(n *namespace, a netip.Addr) error {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+		routes, err := n.links.RouteGet(a.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.Join(fmt.Errorf("address %v is not delivered locally", a), err)
+		}
+	}
+}
+
+// awaitSolicited waits until neighbour solicitations for a link-local address are
+// heard, of which there can be one on every link.
 func awaitSolicited(n *namespace, link netlink.Link, a netip.Addr) error {
 	b := a.As16()
 	group := fmt.Sprintf("ff0200000000000000000001ff%02x%02x%02x", b[13], b[14], b[15])

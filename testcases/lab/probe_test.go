@@ -123,7 +123,14 @@ func TestProbesAreNewFlows(t *testing.T) {
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)},
 			&expr.Verdict{Kind: expr.VerdictAccept},
 		}
-		forwardChain(t, l, "node-1", established)
+		// Nor does conntrack find fault with them, such as a wrong checksum.
+		invalid := []expr.Any{
+			&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: native(expr.CtStateBitINVALID), Xor: native(0)},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)},
+			&expr.Verdict{Kind: expr.VerdictDrop},
+		}
+		forwardChain(t, l, "node-1", established, invalid)
 		reaches(t, l, probes...)
 		var drops [][]expr.Any
 		for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {

@@ -69,23 +69,33 @@ func buildAgent(t *testing.T) []string {
 	return []string{bin, "agent"}
 }
 
-func TestStoryWithTheRealAgent(t *testing.T) {
+func TestRealAgent(t *testing.T) {
 	lab.Require(t, lab.NFTables, lab.BridgeNetfilter)
 	command := buildAgent(t)
 	for _, topology := range []lab.Topology{lab.Routed, lab.Bridged} {
 		for _, family := range []string{"4", "6", "dual"} {
-			t.Run(fmt.Sprintf("%v,%s", topology, family), func(t *testing.T) {
-				before := tempDirs(t)
+			t.Run(fmt.Sprintf("story,%v,%s", topology, family), func(t *testing.T) {
+				t.Parallel()
 				var out, errOut bytes.Buffer
-				err := Run(context.Background(), Options{Topology: topology, IPFamily: family, Agent: command}, &out, &errOut)
+				err := Run(t.Context(), Options{Topology: topology, IPFamily: family, Agent: command}, &out, &errOut)
 				if testing.Verbose() || err != nil {
 					t.Logf("%s\n%s", &out, &errOut)
 				}
 				require.NoError(t, err)
 				require.Empty(t, errOut.String())
-				require.Equal(t, before, tempDirs(t), "temporary directories are left")
 			})
 		}
+	}
+	t.Run("own manifests", func(t *testing.T) {
+		var out, errOut bytes.Buffer
+		err := Run(t.Context(), Options{Manifests: ownDir(t, ownManifests), JSON: true, Agent: command}, &out, &errOut)
+		require.NoError(t, err, "%s\n%s", &out, &errOut)
+		steps := decodeSteps(t, out.Bytes())
+		require.Len(t, steps, 2)
+		require.True(t, steps[0].OK && steps[1].OK)
+	})
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run("nothing is left after "+sig.String(), func(t *testing.T) { nothingIsLeft(t, command, sig) })
 	}
 }
 
@@ -151,46 +161,32 @@ func TestCancelEndsTheStory(t *testing.T) {
 	require.Equal(t, before, tempDirs(t))
 }
 
-func TestOwnManifestsWithTheRealAgent(t *testing.T) {
-	lab.Require(t, lab.NFTables)
-	var out, errOut bytes.Buffer
-	err := Run(t.Context(), Options{Manifests: ownDir(t, ownManifests), JSON: true, Agent: buildAgent(t)}, &out, &errOut)
-	require.NoError(t, err, "%s\n%s", &out, &errOut)
-	steps := decodeSteps(t, out.Bytes())
-	require.Len(t, steps, 2)
-	require.True(t, steps[0].OK && steps[1].OK)
-}
-
 // Agents and temporary files go with the demo: in order when it is told to end, and
 // the agents even when it is killed.
-func TestNothingIsLeft(t *testing.T) {
-	lab.Require(t, lab.NFTables)
-	command := buildAgent(t)
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		tmp := t.TempDir()
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), roleVariable+"=demo", "PORTCULLIS_DEMO_TEST_AGENT="+command[0], "TMPDIR="+tmp)
-		var errOut bytes.Buffer
-		cmd.Stderr = &errOut
-		out, err := cmd.StdoutPipe()
+func nothingIsLeft(t *testing.T, command []string, sig syscall.Signal) {
+	tmp := t.TempDir()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), roleVariable+"=demo", "PORTCULLIS_DEMO_TEST_AGENT="+command[0], "TMPDIR="+tmp)
+	var errOut bytes.Buffer
+	cmd.Stderr = &errOut
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && !strings.Contains(lines.Text(), "Ctrl-C") {
+	}
+	agents := children(t, cmd.Process.Pid)
+	require.Len(t, agents, 2, "%s", &errOut)
+	require.NoError(t, cmd.Process.Signal(sig))
+	for lines.Scan() {
+	}
+	err = cmd.Wait()
+	require.Eventually(t, func() bool { return !alive(agents) }, 10*time.Second, 5*time.Millisecond)
+	if sig == syscall.SIGTERM {
+		require.NoError(t, err, "%s", &errOut)
+		left, err := os.ReadDir(tmp)
 		require.NoError(t, err)
-		require.NoError(t, cmd.Start())
-		lines := bufio.NewScanner(out)
-		for lines.Scan() && !strings.Contains(lines.Text(), "Ctrl-C") {
-		}
-		agents := children(t, cmd.Process.Pid)
-		require.Len(t, agents, 2, "%s", &errOut)
-		require.NoError(t, cmd.Process.Signal(sig))
-		for lines.Scan() {
-		}
-		err = cmd.Wait()
-		require.Eventually(t, func() bool { return !alive(agents) }, 10*time.Second, 5*time.Millisecond, "%v", sig)
-		if sig == syscall.SIGTERM {
-			require.NoError(t, err, "%s", &errOut)
-			left, err := os.ReadDir(tmp)
-			require.NoError(t, err)
-			require.Empty(t, left)
-		}
+		require.Empty(t, left)
 	}
 }
 

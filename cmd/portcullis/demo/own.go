@@ -9,6 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
 
 	"github.com/portcullis-netpol/portcullis/policy/manifest"
@@ -111,13 +113,14 @@ func (s *scene) ownName(pod *corev1.Pod, all []*corev1.Pod) string {
 	return pod.Name
 }
 
-// ownPorts are the ports that a pod declares and the numbers that ingress rules of
-// its namespace mention; 80 if there are none.
+// ownPorts are the ports that a pod declares and the numbers in ingress rules that
+// select it; 80 if there are none.
 func ownPorts(pod *corev1.Pod, policies []*networkingv1.NetworkPolicy) []servicePort {
 	const most = 6
 	out := podPorts(pod)
 	for _, np := range policies {
-		if np.Namespace != pod.Namespace {
+		selector, err := metav1.LabelSelectorAsSelector(&np.Spec.PodSelector)
+		if err != nil || np.Namespace != pod.Namespace || !selector.Matches(labels.Set(pod.Labels)) {
 			continue
 		}
 		for _, rule := range np.Spec.Ingress {

@@ -90,6 +90,7 @@ func TestOwnManifestsBecomeAScene(t *testing.T) {
 	require.False(t, allowedIn(t, with, "172.17.1.1", "web-1", "8080"))
 	require.False(t, allowedIn(t, with, "internet", "web-1", "9000"))
 	require.True(t, allowedIn(t, with, "client", "web-1", "9000"), "pods are in 10.0.0.0/8")
+	require.Equal(t, []servicePort{{"tcp", 80}}, named(s, "client").ports, "the policy does not select it")
 }
 
 func TestOwnManifestsWithoutPolicies(t *testing.T) {

@@ -1,0 +1,121 @@
+package nft
+
+import (
+	"encoding/binary"
+	"reflect"
+	"testing"
+
+	"github.com/google/nftables/expr"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// TestDecodeRule turns every rule into expressions and back, and then changes
+// every field of every expression: none may pass for the rule.
+func TestDecodeRule(t *testing.T) {
+	table, err := Build(Config{Deny: DenyReject, PodToNode: true}, "portcullis-a", shop())
+	require.NoError(t, err)
+	for _, c := range table.Chains {
+		for _, want := range c.Rules {
+			want.Comment = ""
+			exprs, err := want.exprs()
+			require.NoError(t, err)
+			require.Equal(t, want.String(), decodeRule(exprs).String())
+			for i := range exprs {
+				v := reflect.ValueOf(exprs[i]).Elem()
+				for f := range v.NumField() {
+					if name := v.Type().Field(f).Name; name == "SetID" || name == "Chain" && v.Field(f).IsZero() {
+						continue // the kernel never reports it
+					}
+					exprs, err := want.exprs()
+					require.NoError(t, err)
+					spoil(reflect.ValueOf(exprs[i]).Elem().Field(f))
+					require.NotEqual(t, want.String(), decodeRule(exprs).String(), "%s of expression %d of %q", v.Type().Field(f).Name, i, want)
+				}
+			}
+			require.NotEqual(t, want.String(), decodeRule(append([]expr.Any{&foreignExpr{Name: "counter"}}, exprs...)).String())
+			require.NotEqual(t, want.String(), decodeRule(append(exprs, &foreignExpr{Name: "counter"})).String())
+			require.NotEqual(t, want.String(), decodeRule(exprs[1:]).String())
+		}
+	}
+}
+
+func spoil(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	case reflect.String:
+		v.SetString(v.String() + "x")
+	case reflect.Slice:
+		v.SetBytes(append([]byte{1}, v.Bytes()...))
+	case reflect.Int64:
+		v.SetInt(v.Int() + 1)
+	default:
+		v.SetUint(v.Uint() + 1)
+	}
+}
+
+// message makes a netlink message.
+func message(kind, flags uint16, sequence uint32, body ...byte) []byte {
+	b := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(body))
+	binary.NativeEndian.PutUint32(b, uint32(cap(b)))
+	binary.NativeEndian.PutUint16(b[4:], kind)
+	binary.NativeEndian.PutUint16(b[6:], flags)
+	binary.NativeEndian.PutUint32(b[8:], sequence)
+	return append(b, body...)
+}
+
+func TestParseDump(t *testing.T) {
+	const kind = 77
+	object := message(kind, 0, 5, 1, 0, 0, 0, 'x', 0, 0, 0)
+	errno := int32(-int32(unix.EPERM))
+	refused := binary.NativeEndian.AppendUint32(nil, uint32(errno))
+	for name, tc := range map[string]struct {
+		piece       []byte
+		objects     int
+		done, whole bool
+		err         bool
+	}{
+		"objects":              {append(object, object...), 2, false, true, false},
+		"the end":              {append(object, message(unix.NLMSG_DONE, 0, 5, 0, 0, 0, 0)...), 1, true, true, false},
+		"interrupted":          {message(kind, unix.NLM_F_DUMP_INTR, 5, 1, 0, 0, 0), 1, false, false, false},
+		"interrupted, the end": {message(unix.NLMSG_DONE, unix.NLM_F_DUMP_INTR, 5, 0, 0, 0, 0), 0, true, false, false},
+		"of another dump":      {message(unix.NLMSG_DONE, unix.NLM_F_DUMP_INTR, 4, 0, 0, 0, 0), 0, false, true, false},
+		"refused":              {message(unix.NLMSG_ERROR, 0, 5, refused...), 0, true, true, true},
+		"failed at the end":    {message(unix.NLMSG_DONE, 0, 5, refused...), 0, true, true, true},
+		"too short":            {message(kind, 0, 5, 1), 0, true, false, true},
+		"cut off":              {object[:20], 0, true, false, true},
+		"nothing":              {nil, 0, false, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := 0
+			done, whole, err := parseDump(tc.piece, 5, func([]byte) error { n++; return nil })
+			require.Equal(t, tc.objects, n)
+			require.Equal(t, tc.done, done)
+			require.Equal(t, tc.whole, whole)
+			require.Equal(t, tc.err, err != nil)
+		})
+	}
+}
+
+func TestJoinRanges(t *testing.T) {
+	start, end := func(k string) rawElement { return rawElement{key: k} }, func(k string) rawElement { return rawElement{key: k, end: true} }
+	require.Equal(t, []Element{{Key: "\x01", Last: "\x02"}, {Key: "\x03", Last: "\x08"}, {Key: "\xf0", Last: "\xff"}},
+		joinRanges([]rawElement{start("\xf0"), end("\x09"), start("\x03"), end("\x03"), start("\x01"), end("\x00"), start("\x01")}, true))
+	require.Equal(t, []Element{single("a"), single("b")}, joinRanges([]rawElement{start("b"), start("a"), start("b")}, false))
+}
+
+// FuzzAttributes feeds what the kernel would never send.
+func FuzzAttributes(f *testing.F) {
+	f.Add([]byte{8, 0, 1, 0, 'a', 'b', 'c', 0, 5, 0, 2, 0, 'x'})
+	f.Add([]byte{4, 0, 1, 0, 3, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		decodeElement(b)
+		decodeSet(b)
+		ruleComment(b)
+		_, _, _ = parseDump(b, 0, func([]byte) error { return nil })
+		if exprs, err := decodeExprs(b); err == nil {
+			decodeRule(exprs)
+		}
+	})
+}
