@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/portcullis-netpol/portcullis/testcases/lab"
 )
@@ -61,6 +63,17 @@ func Run(ctx context.Context, opts Options, stdout, stderr io.Writer) (err error
 	if err := lab.Enter(); err != nil {
 		return fmt.Errorf("the demo needs network namespaces: %w", err)
 	}
+	// A closed terminal or pipe ends the demo like Ctrl-C does, not at once: there are
+	// files to remove.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	out := &closingWriter{w: stdout, closed: cancel}
+	pipe := make(chan os.Signal, 1) // nobody listens: asking for SIGPIPE turns it into EPIPE
+	signal.Notify(pipe, syscall.SIGPIPE)
+	defer signal.Stop(pipe)
+
 	scene, err := newScene(opts)
 	if err != nil {
 		return err
@@ -70,16 +83,33 @@ func Run(ctx context.Context, opts Options, stdout, stderr io.Writer) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s := &stage{opts: opts, scene: scene, manifests: manifestDir{root: dir}, out: newPrinter(stdout, stderr, opts.JSON, scene), errOut: stderr}
+	s := &stage{opts: opts, scene: scene, manifests: manifestDir{root: dir}, out: newPrinter(out, stderr, opts.JSON, scene), errOut: stderr}
 	if err := s.build(); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	err = s.play(ctx)
+	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = context.Cause(ctx)
+	}
 	if opts.Keep && ctx.Err() == nil && s.agents != nil {
 		s.keep(ctx)
 	}
 	return err
+}
+
+// closingWriter reports the first write that fails.
+type closingWriter struct {
+	w      io.Writer
+	closed context.CancelCauseFunc
+}
+
+func (c *closingWriter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	if err != nil {
+		c.closed(fmt.Errorf("write output: %w", err))
+	}
+	return n, err
 }
 
 // agentCommand is the command line that starts an agent.

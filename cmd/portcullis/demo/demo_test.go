@@ -99,11 +99,26 @@ func TestRealAgent(t *testing.T) {
 	}
 }
 
-func tempDirs(t *testing.T) []string {
+func requireEmpty(t *testing.T, dir string) {
 	t.Helper()
-	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), "portcullis-demo-*"))
+	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	return dirs
+	require.Empty(t, left)
+}
+
+// Whoever reads the output may stop reading it.
+func TestOutputThatIsClosedEndsTheStory(t *testing.T) {
+	lab.Require(t, lab.NFTables)
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	t.Setenv(roleVariable, "liar")
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer w.Close()
+	require.NoError(t, r.Close())
+	var errOut bytes.Buffer
+	require.ErrorIs(t, Run(t.Context(), Options{IPFamily: "4", Agent: []string{os.Args[0]}}, w, &errOut), syscall.EPIPE)
+	requireEmpty(t, tmp)
 }
 
 func decodeSteps(t *testing.T, data []byte) []jsonStep {
@@ -152,13 +167,14 @@ func TestAgentThatEndsIsAnError(t *testing.T) {
 
 func TestCancelEndsTheStory(t *testing.T) {
 	lab.Require(t, lab.NFTables)
-	before := tempDirs(t)
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
 	t.Setenv(roleVariable, "liar")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out, errOut bytes.Buffer
 	require.ErrorIs(t, Run(ctx, Options{IPFamily: "4", Agent: []string{os.Args[0]}}, &out, &errOut), context.Canceled)
-	require.Equal(t, before, tempDirs(t))
+	requireEmpty(t, tmp)
 }
 
 // Agents and temporary files go with the demo: in order when it is told to end, and
@@ -184,9 +200,7 @@ func nothingIsLeft(t *testing.T, command []string, sig syscall.Signal) {
 	require.Eventually(t, func() bool { return !alive(agents) }, 10*time.Second, 5*time.Millisecond)
 	if sig == syscall.SIGTERM {
 		require.NoError(t, err, "%s", &errOut)
-		left, err := os.ReadDir(tmp)
-		require.NoError(t, err)
-		require.Empty(t, left)
+		requireEmpty(t, tmp)
 	}
 }
 

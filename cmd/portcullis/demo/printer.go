@@ -19,11 +19,11 @@ type printer interface {
 	keep(lines []string)
 }
 
-func newPrinter(stdout, stderr io.Writer, asJSON bool, s *scene) printer {
+func newPrinter(stdout *closingWriter, stderr io.Writer, asJSON bool, s *scene) printer {
 	if asJSON {
 		return &jsonPrinter{w: stdout, aside: stderr}
 	}
-	colour, width := terminal(stdout)
+	colour, width := terminal(stdout.w)
 	return &textPrinter{w: stdout, scene: s, colour: colour, width: width}
 }
 
