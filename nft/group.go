@@ -146,7 +146,7 @@ func peerSets(p ir.PeerSet) ([]*Set, error) {
 		} else {
 			for _, b := range p.Blocks {
 				if f.is(b.Addr()) {
-					s.Elements = append(s.Elements, blockElement(b))
+					s.addRange(blockElement(b))
 				}
 			}
 		}
@@ -171,6 +171,19 @@ func peerChain(p ir.PeerSet, d ir.Direction) *Chain {
 		c.Rules[0].Comment = comment(p.About)
 	}
 	return c
+}
+
+// addRange appends a range behind those that are there; one that begins where the
+// last one ends makes it longer. A block without its excepts is many prefixes and
+// few ranges.
+func (s *Set) addRange(e Element) {
+	if n := len(s.Elements); n > 0 {
+		if next, ok := successor(s.Elements[n-1].Last); ok && next == e.Key {
+			s.Elements[n-1].Last = e.Last
+			return
+		}
+	}
+	s.Elements = append(s.Elements, e)
 }
 
 // blockElement returns the range of a block.

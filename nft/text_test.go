@@ -2,6 +2,7 @@ package nft
 
 import (
 	"flag"
+	"net/netip"
 	"os"
 	"regexp"
 	"strings"
@@ -111,4 +112,24 @@ func TestRanges(t *testing.T) {
 		}
 	}
 	require.Equal(t, "10.0.0.1-10.0.0.2", TypeAddr4.rangeText(addrKey(addr("10.0.0.1")), addrKey(addr("10.0.0.2"))))
+}
+
+// A block without its excepts is many prefixes; the set holds the few ranges that
+// they make up, to the last address of the family.
+func TestAdjacentBlocksBecomeOneRange(t *testing.T) {
+	sets, err := peerSets(ir.PeerSet{ID: "p-x", Blocks: []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/9"), netip.MustParsePrefix("10.128.0.0/10"),
+		netip.MustParsePrefix("192.0.0.0/2"),
+		netip.MustParsePrefix("8000::/2"), netip.MustParsePrefix("c000::/2"),
+	}})
+	require.NoError(t, err)
+	require.Len(t, sets, 2)
+	text := func(s *Set) (out []string) {
+		for _, e := range s.Elements {
+			out = append(out, s.elementText(e))
+		}
+		return out
+	}
+	require.Equal(t, []string{"10.0.0.0-10.191.255.255", "192.0.0.0/2"}, text(sets[0]))
+	require.Equal(t, []string{"8000::/1"}, text(sets[1]))
 }
