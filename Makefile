@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/portcullis, a static binary.
@@ -23,6 +23,18 @@ demo: build ## Watch policies decide real packets between two nodes made for it 
 test: tools lint ## Run every test, with packets in namespaces of their own and the race detector.
 	$(GO) test -race -timeout 15m ./...
 
+.PHONY: conformance
+conformance: conformance-tools ## Run the upstream network policy suite (flags: CONFORMANCE='--topology bridge'; CLUSTER=kubeconfig for a real cluster).
+	cd testcases/conformance && $(GO) run ./cmd/conformance $(if $(CLUSTER),--kubeconfig $(abspath $(CLUSTER))) $(CONFORMANCE)
+
+.PHONY: conformance-all
+conformance-all: ## Run it so that every pair of topology, family, kube-proxy mode and deny mode occurs.
+	@$(MAKE) conformance CONFORMANCE='--all $(CONFORMANCE)'
+
+.PHONY: conformance-test
+conformance-test: ## Test the programs that the upstream suite runs on.
+	cd testcases/conformance && $(GO) vet ./... && $(GO) test ./cluster ./cmd/... ./node ./process ./progress
+
 .PHONY: lint
 lint: ## Check formatting, go vet and staticcheck.
 	@test -z "$$(gofmt -l agent cmd nft policy testcases)" || { gofmt -d agent cmd nft policy testcases; exit 1; }
@@ -30,16 +42,26 @@ lint: ## Check formatting, go vet and staticcheck.
 	$(GO) run $(STATICCHECK) ./...
 
 .PHONY: tools
+tools: WANT = nft:nftables cc:gcc cc:libc6-dev
 tools: ## Install what the tests need and this machine lacks: nft and a C compiler (Debian; root).
-	@missing=; command -v nft >/dev/null || missing="nftables"; \
-	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	$(install)
+
+.PHONY: conformance-tools
+conformance-tools: WANT = nft:nftables iptables:iptables
+conformance-tools: ## Install what the upstream suite needs and this machine lacks: nft and iptables (Debian; root).
+	$(install)
+
+# install takes WANT, a list of command:package.
+define install
+	@missing=; for w in $(WANT); do command -v $${w%:*} >/dev/null || missing="$$missing $${w#*:}"; done; \
 	test -z "$$missing" || { \
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { echo "please install: $$missing" >&2; exit 1; }; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; }
+endef
 
 .PHONY: bench
 bench: ## Run the Go benchmarks.
-	$(GO) test -run '^$$' -bench . -benchmem ./policy ./nft
+	$(GO) test -run '^$$' -bench . -benchmem ./policy ./nft ./testcases/...
 
 .PHONY: fuzz
 fuzz: ## Fuzz the YAML and object edges for a minute each.

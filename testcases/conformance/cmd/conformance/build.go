@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// binaries are the programs that a run needs.
+type binaries struct {
+	dir  string // where they are
+	root string // of the main module
+}
+
+func (b binaries) path(name string) string { return filepath.Join(b.dir, name) }
+
+// build builds the programs, which the go command finds to be up to date when
+// nothing has changed: all of them, or only the suite, which is enough for a
+// cluster that is there already. It works in the module that the current folder
+// is in.
+func build(ctx context.Context, all bool) (binaries, error) {
+	module, err := output(ctx, "go", "list", "-m", "-f", "{{.Dir}}")
+	if err != nil {
+		return binaries{}, err
+	}
+	if filepath.Base(module) != "conformance" {
+		return binaries{}, errors.New("run this in the folder testcases/conformance")
+	}
+	b := binaries{root: filepath.Dir(filepath.Dir(module))}
+	if b.dir = os.Getenv(binariesVariable); b.dir != "" {
+		return b, nil
+	}
+	b.dir = filepath.Join(b.root, "bin", "conformance")
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		return b, err
+	}
+	fmt.Println("Building (the first time it takes minutes) ...")
+	type target struct {
+		in   string
+		args []string
+	}
+	targets := []target{
+		{module, []string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", b.path("suite.test"), "./suite"}},
+		{module, []string{"build", "-ldflags=-s -w", "-o", b.path("ginkgo"), "github.com/onsi/ginkgo/v2/ginkgo"}},
+	}
+	if all {
+		targets = append(targets,
+			target{b.root, []string{"build", "-trimpath", "-o", b.path("portcullis"), "./cmd/portcullis"}},
+			target{module, []string{"build", "-ldflags=-s -w", "-o", b.path("agnhost"), "./cmd/agnhost"}},
+			target{module, []string{"build", "-ldflags=-s -w", "-o", b.path("kube"), "./cmd/kube"}},
+		)
+	}
+	for _, c := range targets {
+		cmd := exec.CommandContext(ctx, "go", c.args...)
+		cmd.Dir = c.in
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return b, fmt.Errorf("go %s: %w", strings.Join(c.args, " "), errors.Join(err, ctx.Err()))
+		}
+	}
+	return b, nil
+}
+
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, name, args...).Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}

@@ -1,0 +1,154 @@
+// Package process starts programs inside network namespaces, and makes sure
+// that none of them outlives this program, however it ends.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Starter starts programs on one thread of its own. The kernel sends the death
+// signal of a child when the thread that started it ends, not when the process
+// does, so that thread must last; and it has to enter the namespaces, so it
+// cannot be shared with the rest of the program.
+type Starter struct {
+	requests chan func()
+}
+
+// NewStarter returns a Starter, which lives as long as the program.
+func NewStarter() (*Starter, error) {
+	s := &Starter{requests: make(chan func())}
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlock
+		home, err := os.Open("/proc/thread-self/ns/net")
+		failed <- err
+		if err != nil {
+			return
+		}
+		for f := range s.requests {
+			f()
+			// A thread that cannot go back starts the next program in the
+			// wrong place unless that program names its own.
+			if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+				panic(fmt.Sprintf("return to own network namespace: %v", err))
+			}
+		}
+	}()
+	return s, <-failed
+}
+
+// Spec says what to start.
+type Spec struct {
+	Name  string   // for errors
+	Path  string   // of the program
+	Args  []string // without the program's name
+	Env   []string // nil: this program's own
+	NetNS int      // descriptor of the network namespace; 0: this program's own
+
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+}
+
+// Process is a program that was started.
+type Process struct {
+	name string
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error
+}
+
+// Start starts a program as the leader of a process group of its own, so that
+// an interrupt at the terminal reaches only this program.
+func (s *Starter) Start(spec Spec) (*Process, error) {
+	cmd := exec.Command(spec.Path, spec.Args...)
+	cmd.Env = spec.Env
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = spec.Stdin, spec.Stdout, spec.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = 5 * time.Second // for output, once the program has ended
+	started := make(chan error)
+	s.requests <- func() {
+		if spec.NetNS != 0 {
+			if err := unix.Setns(spec.NetNS, unix.CLONE_NEWNET); err != nil {
+				started <- fmt.Errorf("enter network namespace: %w", err)
+				return
+			}
+		}
+		started <- cmd.Start()
+	}
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", spec.Name, err)
+	}
+	p := &Process{name: spec.Name, cmd: cmd, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// Run starts a program and waits for it. If the context ends first, the program
+// is killed.
+func (s *Starter) Run(ctx context.Context, spec Spec) error {
+	p, err := s.Start(spec)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		p.Stop(0)
+		return ctx.Err()
+	}
+	return p.err
+}
+
+// Done is closed when the program has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// ExitCode returns the exit code, once Done is closed; 128 and the signal's
+// number for a program that a signal ended.
+func (p *Process) ExitCode() int { return ExitCode(p.err) }
+
+// ExitCode returns the exit code that an error of Run stands for.
+func ExitCode(err error) int {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		if err != nil {
+			return 1
+		}
+		return 0
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return exit.ExitCode()
+}
+
+// Stop asks the program to end, kills its group if it has not after the grace
+// period, and returns when it is gone. Stopping twice does no harm.
+func (p *Process) Stop(grace time.Duration) {
+	if grace > 0 {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-p.done:
+			return
+		case <-time.After(grace):
+		}
+	}
+	select {
+	case <-p.done: // its number may be another program's by now
+	default:
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.done
+	}
+}
