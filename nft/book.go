@@ -29,6 +29,12 @@ func newBook() *book {
 	return &book{groups: map[ir.GroupID]*groupEntry{}, sets: map[ir.PeerSetID]*setEntry{}}
 }
 
+// bookOf returns the book of the table that Build makes of s.
+func bookOf(s ir.State) (*book, error) {
+	b := newBook()
+	return b, b.add(s.PeerSets, s.Groups)
+}
+
 // add enters new peer sets and groups.
 func (b *book) add(sets []ir.PeerSet, groups []ir.Group) error {
 	for _, p := range sets {

@@ -68,8 +68,8 @@ func (e *Enforcer) Takeover(ctx context.Context, s ir.State) error {
 			return fmt.Errorf("take over: delete table %s: %w", o, err)
 		}
 	}
-	b := newBook()
-	if err := b.add(s.PeerSets, s.Groups); err != nil {
+	b, err := bookOf(s)
+	if err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}
 	e.book = b
@@ -183,8 +183,8 @@ func (e *Enforcer) Repair(ctx context.Context, s ir.State) error {
 			return fmt.Errorf("repair: %w", err)
 		}
 		if len(d) == 0 {
-			b := newBook()
-			if err := b.add(s.PeerSets, s.Groups); err != nil {
+			b, err := bookOf(s)
+			if err != nil {
 				return fmt.Errorf("repair: %w", err)
 			}
 			e.book = b

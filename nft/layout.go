@@ -72,8 +72,8 @@ func Build(cfg Config, name string, s ir.State) (*Table, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	b := newBook()
-	if err := b.add(s.PeerSets, s.Groups); err != nil {
+	b, err := bookOf(s)
+	if err != nil {
 		return nil, err
 	}
 	t := &Table{Name: name}
