@@ -42,6 +42,11 @@ func Run(ctx context.Context, cfg Config) error {
 		clock:    cfg.Clock,
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	if source, ok := cfg.Source.(eventful); ok {
+		recorder, shutdown := startRecorder(ctx, cfg.Node, source.events())
+		defer shutdown()
+		l.warnings = newWarnings(recorder, cfg.Node)
+	}
 	group.Go(func() error { return l.run(ctx) })
 	group.Go(func() error {
 		return cfg.Source.run(ctx, sink{node: cfg.Node, queue: q, health: h, log: cfg.Logger, clock: cfg.Clock})

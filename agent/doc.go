@@ -23,6 +23,15 @@
 //   - The end of the agent, be it by a signal, an error or a panic, leaves the
 //     rules in force. Only `portcullis cleanup` removes them.
 //
+// # Policies that cannot be enforced as written
+//
+// What package policy finds wrong with a policy is logged. Where the objects come from
+// an API server, Events of type Warning and reason CannotEnforce say the same to its
+// users: one about the policy and one about each pod of this node that it selects. The
+// agents of nodes without such a pod are silent, and those of the others have one Event
+// about the policy between them, as its name follows from its text. An Event that
+// cannot be written is logged and otherwise of no consequence.
+//
 // # Sources
 //
 // Kubernetes lists and watches Pods, Namespaces, NetworkPolicies and the own Node

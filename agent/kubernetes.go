@@ -17,7 +17,8 @@ import (
 )
 
 // Kubernetes lists and watches Pods, Namespaces, NetworkPolicies and the own Node of
-// a cluster. It needs get, list and watch on them and nothing else.
+// a cluster. It needs get, list and watch on them; to tell about policies that cannot
+// be enforced as written, the agent needs create and patch on Events.
 func Kubernetes(client kubernetes.Interface) Source {
 	return &clusterSource{client: client}
 }

@@ -58,6 +58,7 @@ type loop struct {
 	announced bool
 	// problems are those that were logged last for each policy.
 	problems map[key][]policy.Problem
+	warnings *warnings // nil: nobody takes Events
 }
 
 // retries returns the pauses between attempts at a repair: 100 ms doubling up to
@@ -104,12 +105,16 @@ func (l *loop) absorb(b batch) {
 		switch o := e.object.(type) {
 		case *corev1.Pod:
 			l.index.SetPod(o)
+			l.warnings.setPod(o)
 		case *corev1.Namespace:
 			l.index.SetNamespace(o)
 		case *networkingv1.NetworkPolicy:
-			l.report(e.key, l.index.SetNetworkPolicy(o))
+			problems := l.index.SetNetworkPolicy(o)
+			l.report(e.key, problems)
+			l.warnings.setProblems(o, problems)
 		case nil:
 			l.remove(e.key)
+			l.warnings.remove(e.key)
 		}
 	}
 	l.synced = l.synced || b.synced
@@ -169,6 +174,7 @@ func (l *loop) turn(ctx context.Context) <-chan time.Time {
 // otherwise what has changed.
 func (l *loop) write(ctx context.Context) error {
 	change := l.index.Flush()
+	l.warnings.flushed(change)
 	switch {
 	case !l.taken:
 		return l.enforcer.Takeover(ctx, l.index.State())

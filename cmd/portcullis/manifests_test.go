@@ -83,7 +83,8 @@ func TestInstallationFits(t *testing.T) {
 	require.Equal(t, in.daemon.Spec.Selector.MatchLabels, in.daemon.Spec.Template.Labels)
 }
 
-// TestInstallationRights grants what the agent's informers ask for, and only reading.
+// TestInstallationRights grants what the agent's informers ask for, and of writing only
+// what its recorder of Events does.
 func TestInstallationRights(t *testing.T) {
 	granted := map[string][]string{}
 	for _, rule := range readInstallation(t).role.Rules {
@@ -98,6 +99,7 @@ func TestInstallationRights(t *testing.T) {
 		"/namespaces":                       {"list", "watch"},
 		"/nodes":                            {"get", "list", "watch"},
 		"networking.k8s.io/networkpolicies": {"list", "watch"},
+		"/events":                           {"create", "patch"},
 	}, granted)
 }
 

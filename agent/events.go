@@ -1,0 +1,249 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/record"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/portcullis-netpol/portcullis/policy"
+	"github.com/portcullis-netpol/portcullis/policy/ir"
+)
+
+// What is the same in every Event of an agent.
+const (
+	eventReason    = "CannotEnforce"
+	eventComponent = "portcullis"
+)
+
+// maxMessage is the longest text in bytes that the newer API for the same Events
+// (events.k8s.io/v1) allows.
+const maxMessage = 1024
+
+// eventful is a Source that is an API server, which takes Events.
+type eventful interface {
+	events() typedcorev1.EventsGetter
+}
+
+func (s *clusterSource) events() typedcorev1.EventsGetter { return s.client.CoreV1() }
+
+// startRecorder returns a recorder that sends to the API server what the node's agent
+// has to tell, until shutdown or the end of ctx. It is client-go's: one Event at a time, at most 1,000
+// waiting (more are dropped), and 25 about one object in a row.
+func startRecorder(ctx context.Context, node string, to typedcorev1.EventsGetter) (r record.EventRecorder, shutdown func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	b := record.NewBroadcaster(record.WithContext(ctx))
+	b.StartRecordingToSink(eventSink{ctx, to})
+	r = b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: eventComponent, Host: node})
+	return r, func() { cancel(); b.Shutdown() }
+}
+
+// eventSink writes Events under names that follow from what they say and not from who
+// says it. Of all agents that find the same wrong with a policy the first one writes
+// the Event; the API server tells the others that it is there already, which the
+// recorder takes for an answer. So it is with an agent that is started anew.
+type eventSink struct {
+	ctx context.Context // of the agent: ends requests that are under way
+	to  typedcorev1.EventsGetter
+}
+
+func (s eventSink) Create(e *corev1.Event) (*corev1.Event, error) {
+	e.Name = eventName(e)
+	return s.to.Events(e.Namespace).Create(s.ctx, e, metav1.CreateOptions{})
+}
+
+// Update is not in use: the recorder patches.
+func (s eventSink) Update(e *corev1.Event) (*corev1.Event, error) {
+	return s.to.Events(e.Namespace).Update(s.ctx, e, metav1.UpdateOptions{})
+}
+
+func (s eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
+	return s.to.Events(e.Namespace).Patch(s.ctx, e.Name, types.StrategicMergePatchType, data, metav1.PatchOptions{})
+}
+
+func eventName(e *corev1.Event) string {
+	const digits, longest = 32, 253 // hexadecimal digits; characters of a name
+	sum := sha256.Sum256([]byte(string(e.InvolvedObject.UID) + "\x00" + e.Reason + "\x00" + e.Message))
+	name := e.InvolvedObject.Name
+	name = strings.TrimRight(name[:min(len(name), longest-digits-1)], ".-")
+	return fmt.Sprintf("%s.%.*x", name, digits/2, sum)
+}
+
+// warnings tells the users of the cluster, by Events, about policies that cannot be
+// enforced as they are written: one Event about the policy, and one about each pod of
+// this node that the policy selects, because `kubectl describe` shows the Events of a
+// pod and not those of a NetworkPolicy. Both come when a pod of this node is selected:
+// a policy that selects none has closed nothing, and without this condition every
+// agent of a big cluster would ask to write the same Event. They come once, and again
+// when what is wrong changes.
+//
+// It belongs to the loop's goroutine. A nil *warnings does nothing.
+type warnings struct {
+	recorder record.EventRecorder
+	node     string
+
+	// What the index said last. Kept here so that a turn costs what it changes.
+	groups    map[ir.GroupID][]string // the policies of each group
+	endpoints map[netip.Addr]ir.Endpoint
+	uids      map[string]types.UID // of this node's pods, by namespace/name
+
+	policies map[string]*badPolicy // by namespace/name
+	fresh    bool                  // there may be something to tell of any endpoint
+}
+
+// badPolicy is a policy with problems.
+type badPolicy struct {
+	ref     corev1.ObjectReference
+	wrong   string
+	told    bool                 // the policy has its Event
+	toldPod map[string]types.UID // pods that have theirs
+}
+
+func newWarnings(r record.EventRecorder, node string) *warnings {
+	return &warnings{
+		recorder: r, node: node,
+		groups: map[ir.GroupID][]string{}, endpoints: map[netip.Addr]ir.Endpoint{},
+		uids: map[string]types.UID{}, policies: map[string]*badPolicy{},
+	}
+}
+
+// setPod learns the UID of a pod of this node.
+func (w *warnings) setPod(p *corev1.Pod) {
+	if w == nil || p.Spec.NodeName != w.node {
+		return
+	}
+	name := p.Namespace + "/" + p.Name
+	if was, ok := w.uids[name]; ok && was != p.UID {
+		w.fresh = true // the endpoint may be the same
+	}
+	w.uids[name] = p.UID
+}
+
+// setProblems replaces what is wrong with a policy.
+func (w *warnings) setProblems(np *networkingv1.NetworkPolicy, problems []policy.Problem) {
+	if w == nil {
+		return
+	}
+	name := np.Namespace + "/" + np.Name
+	if len(problems) == 0 {
+		delete(w.policies, name)
+		return
+	}
+	ref := corev1.ObjectReference{
+		APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: policyKind.String(),
+		Namespace: np.Namespace, Name: np.Name, UID: np.UID,
+	}
+	wrong := describe(problems)
+	if was := w.policies[name]; was != nil && was.ref == ref && was.wrong == wrong {
+		return
+	}
+	w.policies[name] = &badPolicy{ref: ref, wrong: wrong, toldPod: map[string]types.UID{}}
+	w.fresh = true
+}
+
+func describe(problems []policy.Problem) string {
+	var parts []string
+	for _, p := range problems {
+		parts = append(parts, p.Field+": "+p.Reason)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// remove forgets an object.
+func (w *warnings) remove(k key) {
+	if w == nil {
+		return
+	}
+	name := k.namespace + "/" + k.name
+	switch k.kind {
+	case podKind:
+		delete(w.uids, name)
+		for _, p := range w.policies {
+			delete(p.toldPod, name)
+		}
+	case policyKind:
+		delete(w.policies, name)
+	}
+}
+
+// flushed takes the change that the index has made of the objects, and tells what is
+// to be told.
+func (w *warnings) flushed(c ir.Change) {
+	if w == nil {
+		return
+	}
+	for _, g := range c.AddGroups {
+		w.groups[g.ID] = g.Policies
+	}
+	var changed []ir.Endpoint
+	for _, e := range c.Endpoints {
+		if e.Old != nil {
+			delete(w.endpoints, e.Old.Addr)
+		}
+		if e.New != nil {
+			w.endpoints[e.New.Addr] = *e.New
+			changed = append(changed, *e.New)
+		}
+	}
+	for _, id := range c.RemoveGroups {
+		delete(w.groups, id)
+	}
+	if w.fresh {
+		w.fresh = false
+		changed = slices.SortedFunc(maps.Values(w.endpoints), ir.CompareEndpoints)
+	}
+	if len(w.policies) == 0 {
+		return
+	}
+	for _, e := range changed {
+		for _, d := range []ir.Direction{ir.Ingress, ir.Egress} {
+			for _, name := range w.groups[e.Group(d)] {
+				if p := w.policies[name]; p != nil {
+					w.tell(name, p, e.Pod)
+				}
+			}
+		}
+	}
+}
+
+// tell says that a policy with problems selects a pod, where it has not been said.
+func (w *warnings) tell(name string, p *badPolicy, pod string) {
+	const consequence = " What this names allows nothing."
+	if !p.told {
+		p.told = true
+		w.recorder.Event(&p.ref, corev1.EventTypeWarning, eventReason, bounded("Cannot be enforced as written: "+p.wrong, consequence))
+	}
+	uid := w.uids[pod]
+	if told, ok := p.toldPod[pod]; ok && told == uid {
+		return
+	}
+	p.toldPod[pod] = uid
+	namespace, podName, _ := strings.Cut(pod, "/")
+	ref := corev1.ObjectReference{APIVersion: "v1", Kind: podKind.String(), Namespace: namespace, Name: podName, UID: uid}
+	w.recorder.Event(&ref, corev1.EventTypeWarning, eventReason,
+		bounded("NetworkPolicy "+name+" selects this pod and cannot be enforced as written: "+p.wrong, consequence))
+}
+
+// bounded returns a sentence and what follows it, the former cut short if both are too
+// long for an Event.
+func bounded(sentence, rest string) string {
+	const cut = " ..."
+	if room := maxMessage - len(rest) - len(cut); len(sentence) > room {
+		sentence = strings.ToValidUTF8(sentence[:room], "") + cut
+	} else {
+		sentence += "."
+	}
+	return sentence + rest
+}
