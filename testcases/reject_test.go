@@ -53,11 +53,12 @@ func (s *site) reject(st stage) {
 	}
 }
 
-// silent lists the refusals that do not reach who should hear them. The raw
-// sockets of SCTP probes are told of no ICMP error. And a reset for a bridged
-// packet is sent out by the kernel (nf_send_reset) past its connection tracking,
-// with the pod's address instead of the Service's.
+// silent lists the refusals that do not reach who should hear them. SCTP probes
+// made of packets have raw sockets, which are told of no ICMP error. And a reset
+// for a bridged packet is sent out by the kernel (nf_send_reset) past its
+// connection tracking, with the pod's address instead of the Service's.
 func (s *site) silent(ch check) bool {
 	bridged := s.Config().Topology == lab.Bridged
-	return ch.Port.Protocol == "sctp" || bridged && ch.Port.Protocol == "tcp" && ch.Dst.Service != nil
+	packets := s.Config().SCTP == lab.SCTPPackets
+	return ch.Port.Protocol == "sctp" && packets || bridged && ch.Port.Protocol == "tcp" && ch.Dst.Service != nil
 }

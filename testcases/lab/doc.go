@@ -30,8 +30,8 @@
 // used before, so that no old conntrack entry can answer for the policy under
 // test.
 //
-// SCTP is spoken with packets made by hand, so that it can be tested on kernels
-// without SCTP sockets; on those that have them the kernel is kept silent.
+// SCTP is spoken by sockets where the kernel has them, and elsewhere with packets
+// made by hand (see [SCTPMode]).
 //
 // Creating namespaces needs CAP_SYS_ADMIN and CAP_NET_ADMIN, be it only in a
 // user namespace of our own: [Enter] and [Main] get there from an ordinary user.

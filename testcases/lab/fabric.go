@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -66,7 +63,7 @@ type node struct {
 // build makes everything but the pods.
 func (l *Lab) build() error {
 	var err error
-	if l.fabric, err = newNamespace(routerSysctls()); err != nil {
+	if l.fabric, err = l.newNamespace(routerSysctls()); err != nil {
 		return err
 	}
 	l.endpoints[fabricName] = l.fabric
@@ -92,7 +89,7 @@ func (l *Lab) build() error {
 
 func (l *Lab) buildOutside() error {
 	var err error
-	if l.outside, err = newNamespace(endSysctls()); err != nil {
+	if l.outside, err = l.newNamespace(endSysctls()); err != nil {
 		return err
 	}
 	l.endpoints[Outside] = l.outside
@@ -115,7 +112,7 @@ func (l *Lab) buildOutside() error {
 }
 
 func (l *Lab) buildNode(i int, name string, br netlink.Link) error {
-	ns, err := newNamespace(nodeSysctls(l.cfg.Topology))
+	ns, err := l.newNamespace(nodeSysctls(l.cfg.Topology))
 	if err != nil {
 		return err
 	}
@@ -274,25 +271,6 @@ func connect(a *namespace, mac net.HardwareAddr, b *namespace, bName string, bri
 	return veth, bLink, errors.Join(awaitUp(a, veth), awaitUp(b, bLink))
 }
 
-// awaitUp waits until the link can really send. The kernel activates the queue
-// of a link whose carrier came up from a workqueue and drops packets until then.
-// Since 6.8 asking for the link runs that work; older kernels need a moment.
-func awaitUp(n *namespace, link netlink.Link) error {
-	index := link.Attrs().Index
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(200 * time.Microsecond) {
-		now, err := n.links.LinkByIndex(index)
-		if err != nil {
-			return fmt.Errorf("look at link %s: %w", link.Attrs().Name, err)
-		}
-		if now.Attrs().OperState == netlink.OperUp {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("link %s stays %v", link.Attrs().Name, now.Attrs().OperState)
-		}
-	}
-}
-
 // addAddr adds an address of a family that the Lab has, usable at once.
 func (l *Lab) addAddr(n *namespace, link netlink.Link, p netip.Prefix) error {
 	if !l.hasFamily(p.Addr()) {
@@ -310,54 +288,14 @@ func (l *Lab) addAddr(n *namespace, link netlink.Link, p netip.Prefix) error {
 	}
 	switch {
 	case p.Addr().Is4():
-		return nil
 	case p.Addr().IsLinkLocalUnicast():
 		return awaitSolicited(n, link, p.Addr())
-	}
-	return awaitLocal(n, p.Addr())
-}
-
-// Even without duplicate address detection the kernel finishes a new IPv6 address
-// in a workqueue: it joins the solicited-node group, and then makes the route that
-// delivers locally. Before the first, neighbours ask in vain, and again only a second
-// later; before the second, packets are turned away.
-
-// awaitLocal waits until packets to an address are delivered.
-func awaitLocal(n *namespace, a netip.Addr) error {
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Microsecond) {
-		routes, err := n.links.RouteGet(a.AsSlice())
-		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return errors.Join(fmt.Errorf("address %v is not delivered locally", a), err)
+	default:
+		if err := awaitLocal(n, p.Addr()); err != nil {
+			return err
 		}
 	}
-}
-
-// awaitSolicited waits until neighbour solicitations for a link-local address are
-// heard, of which there can be one on every link.
-func awaitSolicited(n *namespace, link netlink.Link, a netip.Addr) error {
-	b := a.As16()
-	group := fmt.Sprintf("ff0200000000000000000001ff%02x%02x%02x", b[13], b[14], b[15])
-	name := link.Attrs().Name
-	return n.in(func() error {
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Microsecond) {
-			// Columns: interface index, name, group, users, flags, timer.
-			groups, err := os.ReadFile("/proc/thread-self/net/igmp6")
-			if err != nil {
-				return fmt.Errorf("read multicast groups: %w", err)
-			}
-			for line := range strings.Lines(string(groups)) {
-				if f := strings.Fields(line); len(f) > 2 && f[1] == name && f[2] == group {
-					return nil
-				}
-			}
-			if time.Now().After(deadline) {
-				return fmt.Errorf("%s does not listen to solicitations for %v", name, a)
-			}
-		}
-	})
+	return n.serveNewAddr(p.Addr())
 }
 
 type route struct {

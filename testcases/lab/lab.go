@@ -53,6 +53,10 @@ type Config struct {
 	Topology   Topology
 	IPv4, IPv6 bool     // families; both false means both
 	Nodes      []string // names; nil means node-1 and node-2, at most 99
+	SCTP       SCTPMode // "" means what PORTCULLIS_SCTP says, or as the kernel allows
+	// Slowdown multiplies what a Timing says, for machines that are many times
+	// slower than others. 0 means what PORTCULLIS_SLOWDOWN says, or 1.
+	Slowdown int
 }
 
 // Lab is a running laboratory. Its methods are safe for concurrent use.
@@ -82,6 +86,13 @@ func New(cfg Config) (*Lab, error) {
 	}
 	cfg.Nodes = slices.Clone(cfg.Nodes)
 	if err := checkNodes(cfg.Nodes); err != nil {
+		return nil, err
+	}
+	var err error
+	if cfg.SCTP, err = cfg.SCTP.resolve(); err != nil {
+		return nil, err
+	}
+	if cfg.Slowdown, err = slowdown(cfg.Slowdown); err != nil {
 		return nil, err
 	}
 	l := &Lab{

@@ -25,6 +25,7 @@ type namespace struct {
 	links *netlink.Handle // a route socket that lives inside
 
 	flows atomic.Uint32 // number of source ports handed out
+	sctp  SCTPMode      // SCTPSockets or SCTPPackets
 
 	mu      sync.Mutex
 	servers map[serverKey]io.Closer
@@ -32,7 +33,7 @@ type namespace struct {
 
 // newNamespace makes a namespace, writes the sysctls and brings up its loopback.
 func newNamespace(sysctls []sysctl) (*namespace, error) {
-	n := &namespace{servers: map[serverKey]io.Closer{}}
+	n := &namespace{servers: map[serverKey]io.Closer{}, sctp: SCTPPackets}
 	err := onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("unshare network namespace: %w", err)
@@ -56,7 +57,17 @@ func newNamespace(sysctls []sysctl) (*namespace, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("bring up lo: %w", err), n.close())
 	}
-	if kernelHasSCTP() {
+	return n, nil
+}
+
+// newNamespace makes a namespace that speaks SCTP as the Lab does.
+func (l *Lab) newNamespace(sysctls []sysctl) (*namespace, error) {
+	n, err := newNamespace(sysctls)
+	if err != nil {
+		return nil, err
+	}
+	n.sctp = l.cfg.SCTP
+	if n.sctp == SCTPPackets && kernelHasSCTP() {
 		if err := n.silenceKernelSCTP(); err != nil {
 			return nil, errors.Join(err, n.close())
 		}
@@ -139,6 +150,17 @@ func (n *namespace) socket(domain, typ, protocol int) (fd int, err error) {
 			return -1, fmt.Errorf("IPV6_V6ONLY: %w", err)
 		}
 	}
+	if protocol == unix.IPPROTO_SCTP && typ == unix.SOCK_STREAM {
+		// Unlike TCP, SCTP tells of ICMP errors only who asks for them.
+		level, option := unix.IPPROTO_IP, unix.IP_RECVERR
+		if domain == unix.AF_INET6 {
+			level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
+		}
+		if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
+			_ = unix.Close(fd)
+			return -1, fmt.Errorf("RECVERR: %w", err)
+		}
+	}
 	return fd, nil
 }
 
@@ -205,6 +227,11 @@ func endSysctls() []sysctl {
 		{path: "ipv4/conf/default/accept_redirects", value: "0"},
 		{path: "ipv4/conf/all/rp_filter", value: "0"},
 		{path: "ipv4/conf/default/rp_filter", value: "0"},
+		// The first packet of an association is repeated after this time, in
+		// milliseconds, and not after three seconds.
+		{path: "sctp/rto_min", value: "100", optional: true},
+		{path: "sctp/rto_initial", value: "100", optional: true},
+		{path: "sctp/sack_timeout", value: "1", optional: true}, // data is acknowledged at once
 		{path: "ipv4/icmp_ratelimit", value: "0", optional: true},
 		{path: "ipv4/icmp_msgs_per_sec", value: "1000000", optional: true},
 		{path: "ipv4/ping_group_range", value: fmt.Sprintf("%d %d", os.Getegid(), os.Getegid())},

@@ -28,7 +28,7 @@ type pod struct {
 // Addresses may lie outside the node's pod prefixes; they are then routed to
 // the node one by one. The pod answers from the moment AddPod returns.
 func (l *Lab) AddPod(node, name string, addrs []netip.Addr) error {
-	ns, err := newNamespace(endSysctls())
+	ns, err := l.newNamespace(endSysctls())
 	if err != nil {
 		return fmt.Errorf("pod %s: %w", name, err)
 	}

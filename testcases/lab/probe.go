@@ -43,7 +43,7 @@ func (p Probe) String() string {
 }
 
 // Timing bounds the wait for an answer. A probe ends at once when an answer or
-// a refusal arrives.
+// a refusal arrives. Config.Slowdown multiplies both.
 type Timing struct {
 	Allow time.Duration // probes that should be answered; 0 means 3 s
 	Deny  time.Duration // probes with Deny set; 0 means 300 ms
@@ -54,8 +54,8 @@ type Result struct {
 	OK      bool           // the full exchange took place
 	Refused bool           // a TCP RST, an SCTP ABORT or an ICMP error came back
 	RTT     time.Duration  // from the first packet to the end of the exchange, or to the refusal
-	Server  string         // endpoint that answered, as it names itself; only for tcp and udp
-	Seen    netip.AddrPort // the client as the server saw it; only for tcp and udp
+	Server  string         // endpoint that answered, as it names itself; for tcp, udp, and sctp by sockets
+	Seen    netip.AddrPort // the client as the server saw it; for the same
 	Err     error          // why not OK: a timeout wraps os.ErrDeadlineExceeded, a refusal a syscall.Errno
 }
 
@@ -87,6 +87,7 @@ func (l *Lab) Probe(ctx context.Context, probes []Probe, t Timing) []Result {
 		if p.Deny {
 			wait = t.Deny
 		}
+		wait *= time.Duration(l.cfg.Slowdown)
 		l.probing <- struct{}{}
 		all.Go(func() {
 			defer func() { <-l.probing }()
@@ -157,6 +158,7 @@ var exchanges = map[string]struct {
 type flow struct {
 	*os.File
 	port       uint16
+	stream     bool // an SCTP socket
 	begin, end time.Time
 }
 

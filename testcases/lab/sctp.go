@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SCTP packets are made by hand (RFC 9260), so that they can be had where the
-// kernel has no SCTP sockets. The first packet of an association is what a
-// policy decides on, so INIT and INIT ACK are enough.
+// SCTPPackets: SCTP packets are made by hand (RFC 9260), so that they can be had
+// where the kernel has no SCTP sockets. The first packet of an association is what
+// a policy decides on, so INIT and INIT ACK are enough.
 
 const (
 	sctpHeaderLen = 12
@@ -96,6 +96,9 @@ func withoutIPv4Header(b []byte) (payload []byte, dst netip.Addr, ok bool) {
 }
 
 func openSCTP(ns *namespace, p Probe) (*flow, error) {
+	if ns.sctp == SCTPSockets {
+		return openSCTPSocket(ns, p)
+	}
 	f, err := openFlow(ns, p, unix.SOCK_RAW, unix.IPPROTO_SCTP, false)
 	if err != nil {
 		return nil, err
@@ -140,8 +143,12 @@ func (f *flow) onlyPort(ipv4 bool) error {
 }
 
 // runSCTP sends INIT until INIT ACK (or ABORT) with its tag comes back, and then
-// ends the association, so that conntrack need not keep it.
+// ends the association, so that conntrack need not keep it. With sockets it does
+// what TCP does.
 func runSCTP(f *flow, p Probe) (Result, error) {
+	if f.stream {
+		return runTCP(f, p)
+	}
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // never fails
 	tag := binary.BigEndian.Uint32(random[:]) | 1

@@ -15,8 +15,8 @@ import (
 
 const serverBuffer = 8 << 20
 
-// serverKey names a server of an endpoint. All SCTP ports of a family share a
-// raw socket, which has port 0.
+// serverKey names a server of an endpoint. With SCTPPackets all SCTP ports of a
+// family share a raw socket, which has port 0.
 type serverKey struct {
 	protocol string
 	port     uint16
@@ -24,8 +24,8 @@ type serverKey struct {
 }
 
 // Serve starts a server on every address of an endpoint. TCP accepts, answers
-// one line and closes; UDP echoes; SCTP answers INIT with INIT ACK. ICMP echo is
-// always answered, by the kernel. The protocol is "tcp", "udp" or "sctp". The
+// one line and closes, and so does SCTP by sockets; UDP echoes; SCTP by packets
+// answers INIT with INIT ACK. ICMP echo is always answered, by the kernel. The protocol is "tcp", "udp" or "sctp". The
 // server runs until the endpoint is removed; serving a port twice is an error.
 func (l *Lab) Serve(endpoint, protocol string, port uint16) error {
 	ns, err := l.endpoint(endpoint)
@@ -51,7 +51,7 @@ func (l *Lab) Serve(endpoint, protocol string, port uint16) error {
 // serve starts one server of one family; any is its unspecified address.
 func (n *namespace) serve(endpoint, protocol string, any netip.Addr, port uint16) error {
 	key := serverKey{protocol, port, any.Is6()}
-	if protocol == sctp {
+	if protocol == sctp && n.sctp == SCTPPackets {
 		return n.serveSCTP(any, port)
 	}
 	if n.servers[key] != nil {
@@ -73,6 +73,12 @@ func (n *namespace) serve(endpoint, protocol string, any netip.Addr, port uint16
 		}
 		go serveUDP(conn.(*net.UDPConn), endpoint)
 		server = conn
+	case sctp:
+		listeners, err := n.listenAll(endpoint, any, port)
+		if err != nil {
+			return err
+		}
+		server = listeners
 	default:
 		return fmt.Errorf("protocol %q: want tcp, udp or sctp", protocol)
 	}
@@ -194,7 +200,7 @@ func answerFrom(oob []byte) []byte {
 	return nil
 }
 
-// sctpServer answers for all SCTP ports of one family of an endpoint.
+// sctpServer answers, with SCTPPackets, for all SCTP ports of one family of an endpoint.
 type sctpServer struct {
 	*net.IPConn
 	mu    sync.Mutex
