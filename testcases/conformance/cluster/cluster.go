@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -133,6 +135,27 @@ func (c *Cluster) Nodes() []string { return c.lab.Nodes() }
 // on which the API server runs: lab.Outside.
 func (c *Cluster) NetNS(endpoint string) int { return c.lab.NetNS(endpoint) }
 
+// NodeAddrs returns the addresses of a node, IPv4 first.
+func (c *Cluster) NodeAddrs(node string) []netip.Addr { return c.lab.NodeAddrs(node) }
+
+// In runs f inside the network namespace of an endpoint: a pod ("namespace/name"), a
+// node, lab.Outside.
+func (c *Cluster) In(endpoint string, f func() error) error { return c.lab.In(endpoint, f) }
+
+// Kubectl runs kubectl as the administrator and returns what it prints.
+func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
+	var out bytes.Buffer
+	err := c.Starter.Run(ctx, process.Spec{
+		Name: "kubectl", Path: c.Kube, Args: append([]string{"kubectl", "--kubeconfig=" + c.Kubeconfig}, args...),
+		Env:   []string{"HOME=" + c.path("")}, // where it keeps what it has discovered
+		NetNS: c.lab.NetNS(lab.Outside), Stdout: &out, Stderr: &out,
+	})
+	if err != nil {
+		err = fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, out.String())
+	}
+	return out.String(), err
+}
+
 // path returns where a file is that goes when the cluster does.
 func (c *Cluster) path(name string) string { return filepath.Join(c.Dir, "state", name) }
 
@@ -193,7 +216,7 @@ func await(ctx context.Context, what string, ask func(context.Context) error) er
 func (c *Cluster) awaitURL(ctx context.Context, what, endpoint, url string) error {
 	client := http.Client{
 		Timeout:   5 * time.Second,
-		Transport: &http.Transport{DialContext: c.dialFrom(endpoint), DisableKeepAlives: true},
+		Transport: &http.Transport{DialContext: c.DialFrom(endpoint), DisableKeepAlives: true},
 	}
 	return await(ctx, what, func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -212,9 +235,9 @@ func (c *Cluster) awaitURL(ctx context.Context, what, endpoint, url string) erro
 	})
 }
 
-// dialFrom returns a dialer for connections from inside an endpoint. Addresses
+// DialFrom returns a dialer for connections from inside an endpoint. Addresses
 // must be literal: a name could be dialled from another thread.
-func (c *Cluster) dialFrom(endpoint string) func(ctx context.Context, network, address string) (net.Conn, error) {
+func (c *Cluster) DialFrom(endpoint string) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (conn net.Conn, err error) {
 		if _, err := netip.ParseAddrPort(address); err != nil {
 			return nil, err
@@ -233,8 +256,10 @@ func (c *Cluster) connect() error {
 		Host:            "https://" + c.address,
 		BearerToken:     c.secrets.adminToken,
 		TLSClientConfig: rest.TLSClientConfig{CAData: c.secrets.cert},
-		Dial:            c.dialFrom(lab.Outside),
+		Dial:            c.DialFrom(lab.Outside),
 		QPS:             -1,
+		// Our own cases know what is doubtful about their policies.
+		WarningHandler: rest.NoWarnings{},
 	}
 	var err error
 	c.Client, err = kubernetes.NewForConfig(config)

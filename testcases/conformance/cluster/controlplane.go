@@ -31,6 +31,9 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file="+c.path("service-accounts.key"),
 		"--service-account-signing-key-file="+c.path("service-accounts.key"),
+		// As API servers were before v1.36, and as their policies still are: with
+		// CIDRs of which nobody can be sure what they mean.
+		"--feature-gates=StrictIPCIDRValidation=false",
 		"--kubelet-preferred-address-types=InternalIP", "--kubelet-certificate-authority="+c.path("server.crt"),
 		// Pods have no tokens here; and nobody would take the taint of a new
 		// node away, which the node lifecycle controller does.
@@ -53,5 +56,5 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		"--bind-address=127.0.0.1", "--cert-dir="+c.path("controller-manager"),
 		"--root-ca-file="+c.path("server.crt"),
 		"--kube-api-qps=500", "--kube-api-burst=500",
-		"--controllers=endpointslice-controller,namespace-controller,root-ca-certificate-publisher-controller,serviceaccount-controller")
+		"--controllers=endpointslice-controller,job-controller,namespace-controller,root-ca-certificate-publisher-controller,serviceaccount-controller")
 }

@@ -34,6 +34,8 @@ func (n *Nodes) sync(ctx context.Context, key string) error {
 		return nil
 	case pod.DeletionTimestamp != nil:
 		return n.terminate(ctx, key, box, pod)
+	case len(pod.Spec.SchedulingGates) > 0:
+		return nil
 	case pod.Spec.NodeName == "":
 		return n.bind(ctx, pod)
 	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,7 +63,7 @@ func (n *Nodes) create(key string, pod *corev1.Pod) (*sandbox, error) {
 		box.hostNetwork, box.endpoint, box.addrs = true, node, n.nodeAddrs(node)
 	} else {
 		var err error
-		if box.addrs, err = n.freeAddrs(node); err != nil {
+		if box.addrs, err = n.addrsFor(node, pod); err != nil {
 			return nil, err
 		}
 		if err := n.Lab.AddPod(node, key, box.addrs); err != nil {
@@ -79,6 +80,34 @@ func (n *Nodes) create(key string, pod *corev1.Pod) (*sandbox, error) {
 		n.startContainer(key, box, i, pod.Spec.RestartPolicy)
 	}
 	return box, nil
+}
+
+// AddressesAnnotation of a pod lists the addresses that it is to have, separated by
+// commas, that of the primary family first. The pod waits until they are free.
+const AddressesAnnotation = "portcullis.test/addresses"
+
+// addrsFor returns the addresses of a new pod.
+func (n *Nodes) addrsFor(node string, pod *corev1.Pod) ([]netip.Addr, error) {
+	list := pod.Annotations[AddressesAnnotation]
+	if list == "" {
+		return n.freeAddrs(node)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var addrs []netip.Addr
+	for text := range strings.SplitSeq(list, ",") {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("annotation %s: %w", AddressesAnnotation, err)
+		}
+		for other, box := range n.sandboxes {
+			if slices.Contains(box.addrs, a) {
+				return nil, fmt.Errorf("address %v still belongs to pod %s", a, other)
+			}
+		}
+		addrs = append(addrs, a)
+	}
+	return addrs, nil
 }
 
 // freeAddrs returns the next address of each podCIDR of a node that no pod has.

@@ -37,6 +37,7 @@ const binariesVariable = "PORTCULLIS_CONFORMANCE_BINARIES"
 type options struct {
 	combination
 	all        bool
+	own        bool
 	agent      string
 	focus      string
 	junit      string
@@ -76,7 +77,8 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.deny, "deny", "drop", "the agents' --deny: drop or reject")
 	flags.BoolVar(&o.all, "all", false, "run the combinations that have every pair of values of these four flags, one after the other")
 	flags.StringVar(&o.agent, "agent", "portcullis", "portcullis, or none: then a few specs are run that must fail, and one that must pass")
-	flags.StringVar(&o.focus, "focus", "", "run only the specs that match this regular `expression`")
+	flags.BoolVar(&o.own, "own", false, "run only Portcullis's own cases, which otherwise follow the suite; with --agent=none they must fail")
+	flags.StringVar(&o.focus, "focus", "", "run only the specs, or with --own the cases, that match this regular `expression`")
 	flags.StringVar(&o.junit, "junit", "", "write a JUnit report to this `file`")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "run the suite against the cluster of this `file` instead")
 	flags.StringVar(&o.artifacts, "artifacts", "", "keep all logs in this `folder`; without it they are kept, in a temporary one, only if something fails")
@@ -98,8 +100,11 @@ func (o *options) validate(flags *flag.FlagSet) error {
 	if o.agent != "portcullis" && o.agent != "none" {
 		errs = append(errs, fmt.Errorf("--agent %q: want portcullis or none", o.agent))
 	}
-	if o.agent == "none" && (o.focus != "" || o.kubeconfig != "" || o.all || o.junit != "") {
+	if o.agent == "none" && (o.focus != "" && !o.own || o.kubeconfig != "" || o.all || o.junit != "") {
 		errs = append(errs, errors.New("--agent=none chooses its specs itself: no --focus, --junit, --kubeconfig or --all"))
+	}
+	if o.own && o.kubeconfig != "" {
+		errs = append(errs, errors.New("--own needs a cluster made here: not with --kubeconfig"))
 	}
 	if o.all && (o.kubeconfig != "" || o.junit != "") {
 		errs = append(errs, errors.New("--all makes several clusters and reports: no --kubeconfig or --junit"))

@@ -78,10 +78,29 @@ func (r *runner) runCombination(ctx context.Context, dir string, c combination) 
 	}
 	fmt.Printf("Cluster of 2 nodes up in %.0f s: %v; agent: %s\n", time.Since(begin).Seconds(), c, r.agent)
 	s := &suite{runner: r, cluster: made, dir: dir, kubeconfig: made.Kubeconfig, focus: r.focus, noSCTP: !hasSCTP()}
-	if r.agent == "none" {
-		return explain(ctx, s.control(ctx))
+	return explain(ctx, s.inCluster(ctx))
+}
+
+// inCluster runs in one of our own clusters what the flags say: the suite and then
+// our own cases, or one of both, or the negative control.
+func (s *suite) inCluster(ctx context.Context) error {
+	switch {
+	case s.agent == "none" && s.options.own:
+		chosen, err := ownCases(s.focus)
+		if err != nil {
+			return err
+		}
+		return s.ownControl(ctx, chosen)
+	case s.agent == "none":
+		return s.control(ctx)
+	case s.options.own:
+		return errors.Join(s.runCases(ctx), s.writeJUnit())
 	}
-	return explain(ctx, s.conformance(ctx))
+	err := s.conformance(ctx)
+	if s.focus == "" && ctx.Err() == nil {
+		err = errors.Join(err, s.runCases(ctx))
+	}
+	return errors.Join(err, s.writeJUnit())
 }
 
 // runOn runs the suite against a cluster that is there already.
@@ -91,7 +110,7 @@ func (r *runner) runOn(ctx context.Context, dir, kubeconfig string) error {
 		return err
 	}
 	s := &suite{runner: r, dir: dir, kubeconfig: file, focus: r.focus}
-	return s.conformance(ctx)
+	return errors.Join(s.conformance(ctx), s.writeJUnit())
 }
 
 // explain prefers the reason why a context ended to what followed from it.
@@ -120,6 +139,7 @@ type suite struct {
 	kubeconfig string
 	focus      string
 	noSCTP     bool // leave out the specs that need SCTP sockets
+	results    []ownResult
 }
 
 // conformance runs the specs and reports.
@@ -127,11 +147,6 @@ func (s *suite) conformance(ctx context.Context) error {
 	found, runErr := s.runBinary(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err()
-	}
-	if s.junit != "" && found != nil {
-		if err := copyFile(filepath.Join(s.dir, reportFile), s.junit); err != nil {
-			return fmt.Errorf("JUnit report: %w", err)
-		}
 	}
 	if err := printSummary(os.Stdout, filepath.Join(s.dir, "suite.log")); err != nil {
 		return err
@@ -239,12 +254,4 @@ func (s *suite) openPipe() (*os.File, error) {
 	// Opened for writing, too: then opening does not wait for the suite, and
 	// the end is told here, behind all that the suite has written.
 	return os.OpenFile(name, os.O_RDWR, 0)
-}
-
-func copyFile(from, to string) error {
-	data, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, data, 0o644)
 }

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/kubectl/pkg/cmd/describe"
+	"k8s.io/kubectl/pkg/cmd/events"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+)
+
+// kubectl is the commands of kubectl with which a person looks at Events.
+func kubectl() *cobra.Command {
+	root := &cobra.Command{Use: "kubectl", SilenceUsage: true}
+	config := genericclioptions.NewConfigFlags(true)
+	config.AddFlags(root.PersistentFlags())
+	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
+	root.AddCommand(
+		describe.NewCmdDescribe("kubectl", cmdutil.NewFactory(config), streams),
+		events.NewCmdEvents(config, streams),
+	)
+	return root
+}
