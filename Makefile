@@ -44,6 +44,10 @@ conformance-all: conformance-control ## Run it in five clusters, in which each p
 conformance-test: ## Check and test the programs that the upstream suite runs on.
 	cd testcases/conformance && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test ./process ./progress ./cmd/...
 
+.PHONY: test-vm
+test-vm: vm-tools ## Run a selection of the packet tests on Debian's kernel 6.1, in an emulated machine (flags: VM='--kernel 6.12 --set all').
+	$(GO) run ./testcases/vm $(VM)
+
 .PHONY: lint
 lint: ## Check formatting, go vet and staticcheck.
 	@test -z "$$(gofmt -l agent cmd nft policy testcases)" || { gofmt -d agent cmd nft policy testcases; exit 1; }
@@ -58,6 +62,11 @@ tools: ## Install what the tests need and this machine lacks: nft and a C compil
 .PHONY: conformance-tools
 conformance-tools: WANT = nft:nftables iptables:iptables
 conformance-tools: ## Install what the upstream suite needs and this machine lacks: nft and iptables (Debian; root).
+	$(install)
+
+.PHONY: vm-tools
+vm-tools: WANT = nft:nftables qemu-system-x86_64:qemu-system-x86 xz:xz-utils
+vm-tools: ## Install what test-vm needs and this machine lacks: nft, qemu and xz (Debian; root).
 	$(install)
 
 # install takes WANT, a list of command:package.
