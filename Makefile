@@ -42,7 +42,7 @@ conformance-all: conformance-control ## Run it in five clusters, in which each p
 
 .PHONY: conformance-test
 conformance-test: ## Check and test the programs that the upstream suite runs on.
-	cd testcases/conformance && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test ./process ./progress ./cmd/...
+	cd testcases/conformance && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test ./process ./progress ./cmd/... ./scenario ./node
 
 .PHONY: test-vm
 test-vm: vm-tools ## Run a selection of the packet tests on Debian's kernel 6.1, in an emulated machine (flags: VM='--kernel 6.12 --set all').

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/portcullis-netpol/portcullis/testcases/conformance/scenario"
@@ -72,6 +73,18 @@ func TestOwnControl(t *testing.T) {
 	} {
 		if err := judgeOwnControl(ownResult{name: c.name, err: c.err}); (err == nil) != c.good {
 			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// TestOwnFlags: our own cases look into their cluster, so it must be one made here.
+func TestOwnFlags(t *testing.T) {
+	for args, want := range map[string]bool{
+		"--own": true, "--own --focus x --junit y": true, "--own --agent none --focus x": true, "--own --all": true,
+		"--own --kubeconfig x": false, "--agent none --focus x": false, "--own --agent none --all": false,
+	} {
+		if _, err := parse(strings.Fields(args)); (err == nil) != want {
+			t.Errorf("%s: %v", args, err)
 		}
 	}
 }
