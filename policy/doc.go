@@ -34,6 +34,13 @@
 // selectors that nobody used before look through the namespaces that they can
 // mean. A policy that selects no pod here costs nothing else.
 //
+// # Questions between two events
+//
+// Verdict judges one flow by what the last Flush left, so that the flows which are
+// in the kernel can be judged after a change without a State being made for it.
+// ExistingConnections is what a policy's annotation wants for those that are no
+// longer allowed.
+//
 // # What is not obvious in NetworkPolicy
 //
 // An address that several pods list belongs to the one that was created last:

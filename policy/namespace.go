@@ -111,7 +111,11 @@ func (x *Index) uncover(pl *place, ns *namespace) {
 // is nil. What it means for the local pods is left to Flush.
 func (x *Index) setPolicy(ns *namespace, name string, spec *policySpec) {
 	old := ns.policies[name]
-	if old == nil && spec == nil || old != nil && spec != nil && old.equal(spec) {
+	if old == nil && spec == nil {
+		return
+	}
+	if old != nil && spec != nil && old.equal(spec) {
+		old.existing = spec.existing
 		return
 	}
 	if old != nil {
@@ -129,6 +133,7 @@ func (x *Index) setPolicy(ns *namespace, name string, spec *policySpec) {
 	}
 }
 
+// equal reports whether s and t allow the same to the same pods.
 func (s *policySpec) equal(t *policySpec) bool {
 	return s.subject.key == t.subject.key && s.sides[0].digest == t.sides[0].digest && s.sides[1].digest == t.sides[1].digest
 }

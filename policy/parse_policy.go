@@ -29,6 +29,7 @@ func parsePolicy(np *networkingv1.NetworkPolicy) (policySpec, []Problem) {
 	if known {
 		spec.subject = subject
 	}
+	spec.existing = parseExisting(np, report)
 	in, eg := parseTypes(np, report)
 	spec.sides[ir.Ingress].isolates, spec.sides[ir.Egress].isolates = in, eg
 

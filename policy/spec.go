@@ -17,6 +17,8 @@ type policySpec struct {
 	name    string
 	subject selector
 	sides   [2]side // by ir.Direction
+	// existing stands apart from what the policy allows: it is in no digest.
+	existing ExistingConnections
 }
 
 // side is what a policy says about one direction.
