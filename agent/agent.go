@@ -10,36 +10,42 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/portcullis-netpol/portcullis/nft"
-	"github.com/portcullis-netpol/portcullis/policy"
+	"github.com/portcullis-netpol/portcullis/agent/cni"
 )
 
 // Run enforces until ctx ends, and returns nil then. It returns an error if the
-// configuration is wrong, the health address cannot be had, or the source cannot
-// start; failures to write to the kernel are not among them, they are tried again.
-// However it ends, the rules stay in force.
+// configuration is wrong, a socket cannot be had, or the source cannot start; failures
+// to write to the kernel are not among them, they are tried again. However it ends, the
+// rules stay in force.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("agent configuration: %w", err)
 	}
 	cfg = cfg.withDefaults()
 	h := newHealth(cfg.Clock)
-	var listener net.Listener
+	l, err := newLoop(ctx, cfg, h)
+	if err != nil {
+		return err
+	}
+	var serving []func(context.Context) error
 	if cfg.HealthAddr != "" {
-		var err error
-		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.HealthAddr); err != nil {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.HealthAddr)
+		if err != nil {
 			return fmt.Errorf("health endpoint: %w", err)
 		}
+		defer listener.Close()
 		cfg.Logger.Info("health endpoint", "address", listener.Addr().String())
+		serving = append(serving, func(ctx context.Context) error { return serve(ctx, listener, h.handler()) })
 	}
-	q := newQueue()
-	l := &loop{
-		queue:    q,
-		index:    policy.NewIndex(cfg.Node),
-		enforcer: nft.NewEnforcer(cfg.rules(), cfg.Kernel),
-		health:   h,
-		log:      cfg.Logger,
-		clock:    cfg.Clock,
+	ended := make(chan struct{})
+	if cfg.Socket != "" {
+		server, err := cni.Listen(cfg.Socket)
+		if err != nil {
+			return fmt.Errorf("CNI plugin: %w", err)
+		}
+		defer server.Close()
+		server.Logger = cfg.Logger
+		serving = append(serving, func(ctx context.Context) error { return server.Serve(ctx, handler{l.ask, ended}) })
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	if source, ok := cfg.Source.(eventful); ok {
@@ -47,15 +53,43 @@ func Run(ctx context.Context, cfg Config) error {
 		defer shutdown()
 		l.warnings = newWarnings(recorder, cfg.Node)
 	}
-	group.Go(func() error { return l.run(ctx) })
 	group.Go(func() error {
-		return cfg.Source.run(ctx, sink{node: cfg.Node, queue: q, health: h, log: cfg.Logger, clock: cfg.Clock})
+		defer close(ended)
+		return l.run(ctx)
 	})
-	if listener != nil {
-		group.Go(func() error { return serve(ctx, listener, h.handler()) })
+	group.Go(func() error {
+		return cfg.Source.run(ctx, sink{node: cfg.Node, queue: l.queue, health: h, log: cfg.Logger, clock: cfg.Clock})
+	})
+	group.Go(func() error { return follow(ctx, cfg, cfg.Kernel.Watch, l.queue, batch{disturbed: true}) })
+	if cfg.Senders != nil {
+		group.Go(func() error { return follow(ctx, cfg, cfg.Senders.Watch, l.queue, batch{interfaces: true}) })
+	}
+	for _, f := range serving {
+		group.Go(func() error { return f(ctx) })
 	}
 	return group.Wait()
 }
+
+// follow puts news into the queue when somebody else touches the rules, or may have
+// done so unseen. Without that the audit still finds out.
+func follow(ctx context.Context, cfg Config, wait func(ctx context.Context, ready, changed func()) error, q *queue, news batch) error {
+	for {
+		look := func() { q.put(news) }
+		err := wait(ctx, look, look)
+		if ctx.Err() != nil {
+			return nil
+		}
+		cfg.Logger.Error("the kernel's notifications ended; watching again", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-cfg.Clock.After(watchAgain):
+		}
+	}
+}
+
+// watchAgain is the pause before the kernel's notifications are asked for again.
+const watchAgain = time.Second
 
 // serve answers on l until ctx ends.
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {

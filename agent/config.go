@@ -5,10 +5,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"time"
 
 	"k8s.io/utils/clock"
 
+	"github.com/portcullis-netpol/portcullis/agent/node"
 	"github.com/portcullis-netpol/portcullis/nft"
+	"github.com/portcullis-netpol/portcullis/nft/conntrack"
+	"github.com/portcullis-netpol/portcullis/nft/spoof"
 )
 
 // Config is what an agent needs to know. Node, Source and Kernel are required.
@@ -22,6 +27,31 @@ type Config struct {
 	Deny nft.DenyMode
 	// PodToNode judges packets from a pod to its own node as egress.
 	PodToNode bool
+	// Quarantine holds back the addresses of PodCIDRs that no pod is known to have
+	// yet, so that a new pod is isolated from its first packet on.
+	Quarantine bool
+	// PodCIDRs are the blocks that this node's pods get their addresses from; none
+	// means those of the Node object.
+	PodCIDRs []netip.Prefix
+	// Connections are those that the node tracks. The ones that a change forbids
+	// are ended, unless KeepConnections is set or a policy's annotation says
+	// otherwise. Nil leaves all of them alone.
+	Connections     *conntrack.Conn
+	KeepConnections bool
+	// Senders keeps pods from sending with addresses that are not theirs. Nil lets
+	// them.
+	Senders *spoof.Guard
+	// Checker looks for settings of the node that let packets past the rules. Nil
+	// means that nobody looks.
+	Checker *node.Checker
+	// Socket is where the CNI plugin asks; empty means that it does not.
+	Socket string
+	// NetNS is a file descriptor of the network namespace that Kernel works in; 0
+	// is the process's.
+	NetNS int
+	// AuditEvery is how often the whole table is read and compared; 0 means every
+	// five minutes, less than 0 never.
+	AuditEvery time.Duration
 	// HealthAddr is the host:port that serves /healthz and /readyz. Empty means
 	// no listener.
 	HealthAddr string
@@ -49,6 +79,11 @@ func (c Config) Validate() error {
 	if err := c.rules().Validate(); err != nil {
 		errs = append(errs, err)
 	}
+	for i, p := range c.PodCIDRs {
+		if !p.IsValid() {
+			errs = append(errs, fmt.Errorf("pod CIDR %d is not valid", i))
+		}
+	}
 	if c.HealthAddr != "" {
 		if _, _, err := net.SplitHostPort(c.HealthAddr); err != nil {
 			errs = append(errs, fmt.Errorf("health address %q: %w", c.HealthAddr, err))
@@ -59,7 +94,7 @@ func (c Config) Validate() error {
 
 // rules returns the part of c that the rules depend on.
 func (c Config) rules() nft.Config {
-	return nft.Config{Deny: c.Deny, PodToNode: c.PodToNode, Logger: c.Logger}
+	return nft.Config{Deny: c.Deny, PodToNode: c.PodToNode, Midstream: true, Logger: c.Logger}
 }
 
 // withDefaults fills in what may be left out.
@@ -67,6 +102,10 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	if c.AuditEvery == 0 {
+		c.AuditEvery = 5 * time.Minute
+	}
+	c.PodCIDRs = canonical(c.PodCIDRs)
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -22,10 +23,12 @@ import (
 	"github.com/portcullis-netpol/portcullis/policy/ir"
 )
 
-// What is the same in every Event of an agent.
+// The component of every Event, and the reasons of those that are not about a condition
+// of the node.
 const (
-	eventReason    = "CannotEnforce"
 	eventComponent = "portcullis"
+	eventReason    = "CannotEnforce"
+	repairedReason = "RulesRepaired"
 )
 
 // maxMessage is the longest text in bytes that the newer API for the same Events
@@ -75,7 +78,11 @@ func (s eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
 
 func eventName(e *corev1.Event) string {
 	const digits, longest = 32, 253 // hexadecimal digits; characters of a name
-	sum := sha256.Sum256([]byte(string(e.InvolvedObject.UID) + "\x00" + e.Reason + "\x00" + e.Message))
+	said := string(e.InvolvedObject.UID) + "\x00" + e.Reason + "\x00" + e.Message
+	if e.InvolvedObject.Kind == nodeKind.String() {
+		said += "\x00" + e.FirstTimestamp.UTC().Format(time.RFC3339) // it happens again
+	}
+	sum := sha256.Sum256([]byte(said))
 	name := e.InvolvedObject.Name
 	name = strings.TrimRight(name[:min(len(name), longest-digits-1)], ".-")
 	return fmt.Sprintf("%s.%.*x", name, digits/2, sum)
@@ -216,6 +223,16 @@ func (w *warnings) flushed(c ir.Change) {
 			}
 		}
 	}
+}
+
+// ofNode tells of something that is wrong with the node, or was done to it. As a
+// kubelet's Events do, it takes the node's name for its UID.
+func (w *warnings) ofNode(reason, message string) {
+	if w == nil {
+		return
+	}
+	ref := corev1.ObjectReference{APIVersion: "v1", Kind: nodeKind.String(), Name: w.node, UID: types.UID(w.node)}
+	w.recorder.Event(&ref, corev1.EventTypeWarning, reason, bounded(strings.TrimSuffix(message, "."), ""))
 }
 
 // tell says that a policy with problems selects a pod, where it has not been said.

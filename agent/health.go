@@ -20,6 +20,7 @@ const (
 	aboutObjects   = "objects"   // the source has not delivered everything
 	aboutNode      = "node"      // the own Node object is missing
 	aboutRules     = "rules"     // the kernel does not hold what it should
+	aboutSenders   = "senders"   // pods may be able to send with foreign addresses
 	aboutManifests = "manifests" // files keep their last good objects
 )
 

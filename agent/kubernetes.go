@@ -100,17 +100,7 @@ func (w *clusterWatch) listed(ctx context.Context) {
 
 // handler delivers the objects of one kind.
 func (w *clusterWatch) handler(k kind) cache.ResourceEventHandler {
-	set := func(object any) {
-		m, ok := object.(metav1.Object)
-		if !ok {
-			w.sink.log.Error("the API server delivered something that is no object", "kind", k, "type", fmt.Sprintf("%T", object))
-			return
-		}
-		if r, ok := object.(*podRecord); ok {
-			object = r.pod()
-		}
-		w.sink.queue.put(batch{events: []event{{key{k, m.GetNamespace(), m.GetName()}, object}}})
-	}
+	set := func(object any) { w.deliver(k, object) }
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: set,
 		UpdateFunc: func(old, object any) {
@@ -131,6 +121,19 @@ func (w *clusterWatch) handler(k kind) cache.ResourceEventHandler {
 	}
 }
 
+// deliver queues the newest state of an object.
+func (w *clusterWatch) deliver(k kind, object any) {
+	m, ok := object.(metav1.Object)
+	if !ok {
+		w.sink.log.Error("the API server delivered something that is no object", "kind", k, "type", fmt.Sprintf("%T", object))
+		return
+	}
+	if r, ok := object.(*podRecord); ok {
+		object = r.pod()
+	}
+	w.sink.queue.put(batch{events: []event{{key{k, m.GetNamespace(), m.GetName()}, object}}})
+}
+
 // same reports whether a re-list has delivered again what was known.
 func same(old, object any) bool {
 	o, ok1 := old.(metav1.Object)
@@ -139,14 +142,16 @@ func same(old, object any) bool {
 		n.GetResourceVersion() != "" && o.GetResourceVersion() == n.GetResourceVersion()
 }
 
-// nodeHandler watches whether the own Node is there.
+// nodeHandler watches whether the own Node is there, and delivers it: it has the
+// blocks that the node's pods get their addresses from.
 func (w *clusterWatch) nodeHandler() cache.ResourceEventHandler {
 	own := func(object any) bool {
 		name, err := cache.DeletionHandlingObjectToName(object)
 		return err == nil && name.Name == w.sink.node
 	}
 	return cache.FilteringResourceEventHandler{FilterFunc: own, Handler: cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) {
+		AddFunc: func(object any) {
+			w.deliver(nodeKind, object)
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.node = true
@@ -156,6 +161,7 @@ func (w *clusterWatch) nodeHandler() cache.ResourceEventHandler {
 			}
 			w.sink.health.notReady(aboutNode, "")
 		},
+		UpdateFunc: func(_, object any) { w.deliver(nodeKind, object) },
 		DeleteFunc: func(any) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

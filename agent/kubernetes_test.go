@@ -120,7 +120,7 @@ func TestClusterDelivers(t *testing.T) {
 	released.Store(true)
 	c.waitSynced(t)
 	require.True(t, c.has(key{policyKind, "shop", "deny"}))
-	require.Len(t, c.last, 3)
+	require.Len(t, c.last, 4)
 
 	pods := client.CoreV1().Pods("shop")
 	_, err := pods.Create(t.Context(), testPod("b", "4"), metav1.CreateOptions{})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net/netip"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/clock"
 
+	"github.com/portcullis-netpol/portcullis/agent/node"
 	"github.com/portcullis-netpol/portcullis/nft"
 	"github.com/portcullis-netpol/portcullis/policy"
 	"github.com/portcullis-netpol/portcullis/policy/ir"
@@ -36,22 +39,54 @@ type enforcer interface {
 	Takeover(context.Context, ir.State) error
 	Apply(context.Context, ir.Change) error
 	Repair(context.Context, ir.State) error
+	SetPodCIDRs([]netip.Prefix)
+	SetMidstream(bool)
+	SetBridged(bool)
+	Takeovers() int
 }
 
 // loop carries what the queue holds into the kernel. Its fields belong to the
 // goroutine that runs it.
 type loop struct {
+	node     string
 	queue    *queue
 	index    index
 	enforcer enforcer
 	health   *health
 	log      *slog.Logger
 	clock    clock.Clock
+	// ask brings functions that the loop is to run; what follows from them is
+	// written.
+	ask         chan func(*loop)
+	attachments *attachments
+	connections *connections // nil: those that exist are left alone
+	senders     *senders     // nil: they may send with any address
+	conditions  *conditions  // nil: the node is not looked at
+	// inspect ticks when the node is to be looked at.
+	inspect <-chan time.Time
+	// audit ticks when the table is to be read for what nobody told of.
+	audit <-chan time.Time
+	// bridged says that pods are, or were, attached to a bridge.
+	bridged bool
+	// settled ticks once when connections that were there before the first
+	// table can be taken to be known; nil if they are from the start.
+	settled <-chan time.Time
+
+	// quarantine holds back pods that the agent does not know yet, whose
+	// addresses are in blocks: fixedCIDRs, or those of the own Node.
+	quarantine         bool
+	fixedCIDRs, blocks []netip.Prefix
 
 	synced    bool // the index holds everything that was there at the start
 	taken     bool // the first write has succeeded
 	uncertain bool // the last write has failed: the kernel holds something unknown
+	rebuild   bool // the table is to be laid out otherwise
+	disturbed bool // somebody else may have changed the table
+	audited   bool // the table is to be read although nobody is known to have
+	repairs   int  // how often somebody else's changes were undone
 	backoff   wait.Backoff
+	// local are the pods of this node by their addresses, "namespace/name".
+	local map[netip.Addr]string
 	// revision is the source's name for what the index holds, "" if it has none;
 	// announced says that it was logged as in force.
 	revision  string
@@ -77,7 +112,7 @@ func (l *loop) run(ctx context.Context) (err error) {
 			err = fmt.Errorf("panic in the agent's loop: %v", r)
 		}
 	}()
-	l.problems = map[key][]policy.Problem{}
+	l.problems, l.local = map[key][]policy.Problem{}, map[netip.Addr]string{}
 	l.backoff = retries()
 	var retry <-chan time.Time
 	for {
@@ -86,10 +121,30 @@ func (l *loop) run(ctx context.Context) (err error) {
 			return nil
 		case <-l.queue.wake:
 			l.absorb(l.queue.take())
-			if retry != nil {
-				continue // what came in will be part of the repair
+		case f := <-l.ask:
+			f(l)
+		case <-l.connections.again():
+			l.connections.lookAgain(ctx)
+			continue
+		case <-l.inspect:
+			l.lookAtNode(ctx)
+			if l.taken {
+				l.bindSenders(ctx) // if that has failed
 			}
+			if !l.rebuild {
+				continue
+			}
+		case <-l.audit:
+			l.audited = true
+		case <-l.settled:
+			l.settled = nil
+			l.enforcer.SetMidstream(true)
+			l.rebuild = true
 		case <-retry:
+			retry = nil
+		}
+		if retry != nil {
+			continue // what came in will be part of the repair
 		}
 		if retry = l.turn(ctx); ctx.Err() != nil {
 			return nil
@@ -104,7 +159,7 @@ func (l *loop) absorb(b batch) {
 	for _, e := range b.events {
 		switch o := e.object.(type) {
 		case *corev1.Pod:
-			l.index.SetPod(o)
+			l.index.SetPod(l.attachments.describe(e.key, o))
 			l.warnings.setPod(o)
 		case *corev1.Namespace:
 			l.index.SetNamespace(o)
@@ -112,10 +167,16 @@ func (l *loop) absorb(b batch) {
 			problems := l.index.SetNetworkPolicy(o)
 			l.report(e.key, problems)
 			l.warnings.setProblems(o, problems)
+		case *corev1.Node:
+			l.ownNode(o)
 		case nil:
 			l.remove(e.key)
 			l.warnings.remove(e.key)
 		}
+	}
+	l.disturbed = l.disturbed || b.disturbed
+	if b.interfaces {
+		l.senders.changed()
 	}
 	l.synced = l.synced || b.synced
 	if b.marked {
@@ -126,6 +187,7 @@ func (l *loop) absorb(b batch) {
 func (l *loop) remove(k key) {
 	switch k.kind {
 	case podKind:
+		l.attachments.forget(k)
 		l.index.DeletePod(k.namespace, k.name)
 	case namespaceKind:
 		l.index.DeleteNamespace(k.name)
@@ -162,6 +224,9 @@ func (l *loop) turn(ctx context.Context) <-chan time.Time {
 	err := l.write(ctx)
 	if err == nil {
 		l.succeeded()
+		l.bindSenders(ctx)
+		l.attachments.answer()
+		l.connections.look(ctx)
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -170,20 +235,91 @@ func (l *loop) turn(ctx context.Context) <-chan time.Time {
 	return l.failed(err)
 }
 
-// write sends what has to be sent: everything the first time and after a failure,
+// write sends what has to be sent: everything the first time and where the layout
+// changes, what is not as it should be after a failure and where that is possible,
 // otherwise what has changed.
 func (l *loop) write(ctx context.Context) error {
 	change := l.index.Flush()
 	l.warnings.flushed(change)
+	l.connections.changed(change)
+	l.localPods(ctx, change)
 	switch {
-	case !l.taken:
+	case !l.taken || l.rebuild:
+		l.connections.everything(false)
 		return l.enforcer.Takeover(ctx, l.index.State())
-	case l.uncertain:
-		return l.enforcer.Repair(ctx, l.index.State())
+	case l.uncertain || l.disturbed || l.audited:
+		l.senders.changed() // whoever flushes our table flushes that of the devices, too
+		return l.repair(ctx)
 	case change.Empty():
 		return nil
 	}
 	return l.enforcer.Apply(ctx, change)
+}
+
+// localPods notes which pods are on this node. The first of them may have brought
+// a bridge along.
+func (l *loop) localPods(ctx context.Context, c ir.Change) {
+	if len(c.Endpoints) == 0 {
+		return
+	}
+	l.senders.changed()
+	none := len(l.local) == 0
+	for _, e := range c.Endpoints {
+		if e.Old != nil {
+			delete(l.local, e.Old.Addr)
+		}
+		if e.New != nil {
+			l.local[e.New.Addr] = e.New.Pod
+		}
+	}
+	if none {
+		l.lookAtNode(ctx)
+	}
+}
+
+// lookAtNode looks for settings of the node that let packets past the rules.
+func (l *loop) lookAtNode(ctx context.Context) {
+	local := node.Local{PodCIDRs: l.blocks, Addrs: slices.SortedFunc(maps.Keys(l.local), netip.Addr.Compare)}
+	for _, at := range l.attachments.list {
+		if at.device != "" {
+			local.Devices = append(local.Devices, at.device)
+		}
+	}
+	l.conditions.inspect(ctx, local, l.warnings)
+	if !l.bridged && l.conditions.bridged(local) {
+		l.bridged, l.rebuild = true, true
+		l.enforcer.SetBridged(true)
+	}
+}
+
+// repair looks at what the kernel holds and makes it what it should be.
+func (l *loop) repair(ctx context.Context) error {
+	before := l.enforcer.Takeovers()
+	if err := l.enforcer.Repair(ctx, l.index.State()); err != nil {
+		return err
+	}
+	if l.enforcer.Takeovers() == before {
+		return nil // it is what it should be
+	}
+	l.connections.everything(!l.uncertain)
+	if !l.uncertain {
+		l.repaired("another program has changed or removed the rules; they are in force again")
+	}
+	return nil
+}
+
+// repaired tells that something of what others did was undone.
+func (l *loop) repaired(message string) {
+	l.repairs++
+	l.log.Warn(message, "repairs", l.repairs)
+	l.warnings.ofNode(repairedReason, message)
+}
+
+// bindSenders writes the rules of the pods' interfaces, if anything has changed.
+func (l *loop) bindSenders(ctx context.Context) {
+	if l.senders.sync(ctx, l.local) {
+		l.repaired("another program has changed or removed the rules of pods' interfaces; they are in force again")
+	}
 }
 
 func (l *loop) succeeded() {
@@ -191,6 +327,7 @@ func (l *loop) succeeded() {
 		l.log.Info("repaired: the kernel holds what it should")
 	}
 	l.taken, l.uncertain, l.backoff = true, false, retries()
+	l.rebuild, l.disturbed, l.audited = false, false, false
 	l.health.notReady(aboutRules, "")
 	l.health.unhealthy(aboutRules, "")
 	if l.revision != "" && !l.announced {

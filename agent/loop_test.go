@@ -35,7 +35,10 @@ func startLoop(t *testing.T, prepare ...func(*fakeIndex)) *loopTest {
 	for _, p := range prepare {
 		p(l.index)
 	}
-	l.loop = &loop{queue: newQueue(), index: l.index, enforcer: l.rules, health: newHealth(fake), log: logger, clock: fake}
+	l.loop = &loop{
+		node: "node-1", queue: newQueue(), index: l.index, enforcer: l.rules, health: newHealth(fake), log: logger, clock: fake,
+		ask: make(chan func(*loop)), attachments: newAttachments("node-1"), quarantine: true,
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
 	go func() { l.ended <- l.run(ctx) }()

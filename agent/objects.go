@@ -93,6 +93,7 @@ func (m *manifestFiles) replace(all *manifest.Objects) []event {
 	}
 	m.nodes = nil
 	for _, o := range all.Nodes {
+		now[key{nodeKind, "", o.Name}] = o
 		m.nodes = append(m.nodes, o.Name)
 	}
 	var events []event

@@ -2,13 +2,14 @@ package agent
 
 import "sync"
 
-// kind is a kind of object that the index knows.
+// kind is a kind of object that the loop knows.
 type kind uint8
 
 const (
 	podKind kind = iota
 	namespaceKind
 	policyKind
+	nodeKind
 )
 
 // String returns the kind as the API writes it.
@@ -18,11 +19,13 @@ func (k kind) String() string {
 		return "Pod"
 	case namespaceKind:
 		return "Namespace"
+	case nodeKind:
+		return "Node"
 	}
 	return "NetworkPolicy"
 }
 
-// key names an object. Namespace is empty for a Namespace.
+// key names an object. Namespace is empty for a Namespace and for a Node.
 type key struct {
 	kind            kind
 	namespace, name string
@@ -37,7 +40,7 @@ func (k key) String() string {
 }
 
 // event is the newest state of one object: a *corev1.Pod, a *corev1.Namespace, a
-// *networkingv1.NetworkPolicy, or nil if it is gone.
+// *networkingv1.NetworkPolicy, a *corev1.Node, or nil if it is gone.
 type event struct {
 	key    key
 	object any
@@ -53,6 +56,10 @@ type batch struct {
 	// empty revision says that they lead to no revision of the source's.
 	marked   bool
 	revision string
+	// disturbed says that another program may have changed our table.
+	disturbed bool
+	// interfaces says the same of the rules of the pods' interfaces.
+	interfaces bool
 }
 
 // queue holds what the sources have delivered and the loop has not taken yet. Of
@@ -83,6 +90,8 @@ func (q *queue) put(b batch) {
 		q.pending[e.key] = e.object
 	}
 	q.synced = q.synced || b.synced
+	q.news.disturbed = q.news.disturbed || b.disturbed
+	q.news.interfaces = q.news.interfaces || b.interfaces
 	if b.marked {
 		q.news.marked, q.news.revision = true, b.revision
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -28,7 +29,15 @@ type call struct {
 }
 
 // recorder is an enforcer whose every call waits for the test's answer.
-type recorder struct{ calls chan call }
+type recorder struct {
+	calls chan call
+
+	// These are the loop's: look at them only between a call and its answer.
+	blocks    []netip.Prefix
+	midstream bool
+	bridged   bool
+	takeovers int
+}
 
 func newRecorder() *recorder { return &recorder{calls: make(chan call)} }
 
@@ -58,6 +67,11 @@ func (r *recorder) Apply(ctx context.Context, c ir.Change) error {
 func (r *recorder) Repair(ctx context.Context, s ir.State) error {
 	return r.call(ctx, call{what: "repair", state: s})
 }
+
+func (r *recorder) SetPodCIDRs(blocks []netip.Prefix) { r.blocks = blocks }
+func (r *recorder) SetMidstream(on bool)              { r.midstream = on }
+func (r *recorder) SetBridged(on bool)                { r.bridged = on }
+func (r *recorder) Takeovers() int                    { return r.takeovers }
 
 // next returns the next call, which must be the one named.
 func (r *recorder) next(t *testing.T, what string) call {

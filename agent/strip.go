@@ -4,6 +4,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/portcullis-netpol/portcullis/policy"
 )
 
 // strip returns of an object what policies can ask for. The informers call it before
@@ -17,11 +19,15 @@ func strip(object any) (any, error) {
 	case *corev1.Namespace:
 		return &corev1.Namespace{ObjectMeta: stripMeta(&o.ObjectMeta)}, nil
 	case *networkingv1.NetworkPolicy:
-		return &networkingv1.NetworkPolicy{ObjectMeta: stripMeta(&o.ObjectMeta), Spec: o.Spec}, nil
+		m := stripMeta(&o.ObjectMeta)
+		if v, ok := o.Annotations[policy.AnnotationExistingConnections]; ok {
+			m.Annotations = map[string]string{policy.AnnotationExistingConnections: v}
+		}
+		return &networkingv1.NetworkPolicy{ObjectMeta: m, Spec: o.Spec}, nil
 	case *corev1.Node:
 		m := stripMeta(&o.ObjectMeta)
 		m.Labels = nil
-		return &corev1.Node{ObjectMeta: m}, nil
+		return &corev1.Node{ObjectMeta: m, Spec: corev1.NodeSpec{PodCIDR: o.Spec.PodCIDR, PodCIDRs: o.Spec.PodCIDRs}}, nil
 	}
 	return object, nil
 }
@@ -62,8 +68,12 @@ type portRecord struct {
 }
 
 func newPodRecord(p *corev1.Pod) *podRecord {
+	m := stripMeta(&p.ObjectMeta)
+	if v, ok := p.Annotations[staticUID]; ok {
+		m.Annotations = map[string]string{staticUID: v}
+	}
 	return &podRecord{
-		ObjectMeta:  stripMeta(&p.ObjectMeta),
+		ObjectMeta:  m,
 		node:        p.Spec.NodeName,
 		hostNetwork: p.Spec.HostNetwork,
 		phase:       p.Status.Phase,

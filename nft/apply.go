@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/portcullis-netpol/portcullis/policy/ir"
@@ -38,21 +39,29 @@ func (e *Enforcer) Apply(ctx context.Context, c ir.Change) error {
 
 // plan enters c in the book and returns the steps that carry it out:
 //
-//  1. create what is new, to which nothing in force leads; members that have to
+//  1. pods that go: into quarantine
+//  2. create what is new, to which nothing in force leads; members that have to
 //     change first
-//  2. pods that open: out of the isolated sets
-//  3. the dispatch maps: pods isolated, pods given another group, pods opened
-//  4. members that have to change last; pods isolated: into the isolated sets
-//  5. remove what is old, to which nothing in force leads any more
+//  3. pods that open: out of the isolated sets
+//  4. the dispatch maps: pods isolated, pods given another group, pods opened
+//  5. members that have to change last; pods isolated: into the isolated sets
+//  6. pods that come: out of quarantine
+//  7. remove what is old, to which nothing in force leads any more
 //
 // A packet looks into the dispatch map first and into the isolated set after it.
 // So a pod enters the map before the set and leaves the set before the map, and
 // no packet finds it in the set only.
 //
-// Step 3 and those behind it are apart by a grace period: a packet that was sent
-// to the old group must find everything there as it was. So are steps 1 and 3 if
+// Step 4 and those behind it are apart by a grace period: a packet that was sent
+// to the old group must find everything there as it was. So are steps 2 and 4 if
 // members change: a packet may meet them in one direction and the maps in the
 // other.
+//
+// A packet is looked up in the set of local addresses before anything else. One
+// that is not held by the quarantine any more therefore finds everything else as
+// it is in the end. The other way round, one that passed the quarantine before
+// the pod went into it must be gone before the pod's policies are: steps 1 and 2
+// are apart by a grace period, unless there is nothing to be had from it.
 func (b *book) plan(c ir.Change) ([]step, error) {
 	created, removed, err := b.policies(c)
 	if err != nil {
@@ -75,17 +84,20 @@ func (b *book) plan(c ir.Change) ([]step, error) {
 		members.early, members.late = slices.Concat(members.early, members.late), nil
 	}
 	moved := moves.known && len(moves.maps) > 0
+	joins := slices.ContainsFunc(c.PeerSets, func(p ir.PeerSetChange) bool { return len(p.Join) > 0 })
 	steps := []step{
-		{units: slices.Concat(created, moves.self, members.early)},
+		{units: moves.hold},
+		{units: slices.Concat(created, moves.self, members.early), grace: len(moves.hold) > 0 && (moved || joins)},
 		{units: moves.leave, grace: moved && len(members.early) > 0},
 		{units: moves.maps},
 		{units: slices.Concat(members.late, moves.enter), grace: moved && len(members.late)+len(moves.enter) > 0},
+		{units: moves.release},
 		{units: slices.Concat(removing, moves.unself), grace: moved && len(removing) > 0},
 	}
 	return slices.DeleteFunc(steps, func(s step) bool { return len(s.units) == 0 && !s.grace }), nil
 }
 
-// removal is what step 5 does for the peer sets.
+// removal is what step 7 does for the peer sets.
 type removal struct{ chains, sets []string }
 
 // policies enters new peer sets and groups and returns how to create them, and
@@ -201,12 +213,13 @@ type moves struct {
 	// be on their way that were judged by its old groups.
 	known                            bool
 	self, leave, maps, enter, unself []unit
+	hold, release                    []unit // into quarantine and out of it
 }
 
 func (b *book) moves(changes []ir.EndpointChange) (m moves, err error) {
 	type slot struct{ leave, del, replace, add, enter []Element }
 	var slots [2][2]slot // by family and direction
-	var self, unself [2][]Element
+	var come, gone [2][]netip.Addr
 	for _, c := range changes {
 		old, end, err := b.ends(c)
 		if err != nil {
@@ -218,9 +231,9 @@ func (b *book) moves(changes []ir.EndpointChange) (m moves, err error) {
 		}
 		switch {
 		case c.Old == nil:
-			self[fi] = append(self[fi], selfElement(end.Addr))
+			come[fi] = append(come[fi], end.Addr)
 		case c.New == nil:
-			unself[fi] = append(unself[fi], selfElement(end.Addr))
+			gone[fi] = append(gone[fi], end.Addr)
 		}
 		for _, d := range directions {
 			from, to := old.Group(d), ir.GroupID("")
@@ -246,8 +259,12 @@ func (b *book) moves(changes []ir.EndpointChange) (m moves, err error) {
 		}
 	}
 	for fi, f := range families {
-		m.self = append(m.self, addElements(f.selfSet(), self[fi])...)
-		m.unself = append(m.unself, delElements(f.selfSet(), unself[fi])...)
+		m.self = append(m.self, addElements(f.selfSet(), selfElements(come[fi]))...)
+		m.unself = append(m.unself, delElements(f.selfSet(), selfElements(gone[fi]))...)
+		if b.quarantine {
+			m.hold = append(m.hold, delElements(f.localSet(), addrElements(gone[fi]))...)
+			m.release = append(m.release, addElements(f.localSet(), addrElements(come[fi]))...)
+		}
 		for _, d := range directions {
 			s := slots[fi][d]
 			m.leave = append(m.leave, delElements(f.isolatedSet(d), s.leave)...)

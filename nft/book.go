@@ -11,6 +11,8 @@ import (
 type book struct {
 	groups map[ir.GroupID]*groupEntry
 	sets   map[ir.PeerSetID]*setEntry
+	// quarantine says that the table has the sets of local addresses.
+	quarantine bool
 }
 
 type groupEntry struct {
@@ -30,8 +32,9 @@ func newBook() *book {
 }
 
 // bookOf returns the book of the table that Build makes of s.
-func bookOf(s ir.State) (*book, error) {
+func bookOf(cfg Config, s ir.State) (*book, error) {
 	b := newBook()
+	b.quarantine = len(cfg.PodCIDRs) > 0
 	return b, b.add(s.PeerSets, s.Groups)
 }
 

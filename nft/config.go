@@ -1,8 +1,10 @@
 package nft
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 )
 
 // DenyMode is what becomes of packets that no policy allows.
@@ -44,8 +46,26 @@ type Config struct {
 	Deny DenyMode
 	// PodToNode enforces egress policies on packets from a pod to its own
 	// node as well, where they are delivered to the node (hook input) instead
-	// of being forwarded.
+	// of being forwarded. What Enforcer.Forbid forbids then also holds for
+	// packets of the node's own processes (hook output).
 	PodToNode bool
+	// PodCIDRs are the blocks that the addresses of this node's pods are from.
+	// An address in one of them that is no endpoint of the State is in
+	// quarantine: it neither sends nor receives what the node forwards, and
+	// with PodToNode it sends nothing to the node. Blocks may overlap, and
+	// bits behind the prefix do not count. Without blocks there is no quarantine.
+	PodCIDRs []netip.Prefix
+	// Midstream resets TCP packets from and to isolated pods that belong to no
+	// known connection and open none. Without it a connection that was deleted
+	// from connection tracking comes back the other way round as soon as its
+	// server sends. Where connection tracking did not work until now, all
+	// connections look like that.
+	Midstream bool
+	// Bridged says that pods are attached to a bridge. With Midstream, what
+	// Enforcer.Forbid has forbidden of TCP is then reset before DNAT, unless it opens
+	// a connection: a bridge would send a later reset as it is, from an address that
+	// a client of a Service does not know. Every packet that arrives pays for it.
+	Bridged bool
 	// NetNS is a file descriptor of the network namespace to work in; 0 means
 	// the one of the process.
 	NetNS int
@@ -61,7 +81,15 @@ func (c Config) Validate() error {
 	if c.NetNS < 0 {
 		return fmt.Errorf("network namespace: %d is no file descriptor", c.NetNS)
 	}
-	return nil
+	var errs error
+	for _, p := range c.PodCIDRs {
+		if !p.IsValid() || p.Addr().Is4In6() {
+			errs = errors.Join(errs, fmt.Errorf("pod CIDR %s is no block of addresses", p))
+		} else if p.Bits() == 0 {
+			errs = errors.Join(errs, fmt.Errorf("pod CIDR %s is the whole family", p))
+		}
+	}
+	return errs
 }
 
 func (c Config) logger() *slog.Logger {

@@ -2,6 +2,8 @@ package nft
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"reflect"
 	"strings"
 
@@ -42,7 +44,7 @@ func unknown(exprs []expr.Any) Unknown {
 }
 
 // fields are all fields, those that are loaded by more expressions first.
-var fields = []Field{FieldPair4, FieldPair6, FieldSaddr4, FieldDaddr4, FieldSaddr6, FieldDaddr6, FieldProtoPort, FieldPort}
+var fields = []Field{FieldTuple4, FieldTuple6, FieldPair4, FieldPair6, FieldSaddr4, FieldDaddr4, FieldSaddr6, FieldDaddr6, FieldProtoPort, FieldPort}
 
 // decodeLookup reads the load of a field and the lookup behind it, n expressions.
 func decodeLookup(exprs []expr.Any) (f Field, l *expr.Lookup, n int) {
@@ -64,7 +66,20 @@ func decodeMatch(exprs []expr.Any) (Match, int) {
 	if f, l, n := decodeLookup(exprs); n > 0 && *l == (expr.Lookup{SourceRegister: reg1, SetName: l.SetName}) {
 		return In{f, l.SetName}, n
 	}
-	candidates := []Match{CTEstablished, CTRelated, CTEstablished | CTRelated}
+	candidates := []Match{CTEstablished, CTRelated, CTEstablished | CTRelated, CTNew, Loopback{}}
+	candidates = append(candidates, blockCandidates(exprs)...)
+	if len(exprs) >= 5 {
+		mask, ok1 := exprs[3].(*expr.Bitwise)
+		not, ok2 := exprs[4].(*expr.Cmp)
+		if ok1 && ok2 && len(mask.Mask) == 1 && len(not.Data) == 1 {
+			candidates = append(candidates, TCPFlags{mask.Mask[0], not.Data[0]})
+		}
+	}
+	if len(exprs) >= 6 {
+		if only, ok := exprs[5].(*expr.Cmp); ok && len(only.Data) == 1 {
+			candidates = append(candidates, ICMPv6Type{only.Data[0], only.Data[0]})
+		}
+	}
 	if len(exprs) >= 7 {
 		first, ok1 := exprs[5].(*expr.Cmp)
 		last, ok2 := exprs[6].(*expr.Cmp)
@@ -84,6 +99,38 @@ func decodeMatch(exprs []expr.Any) (Match, int) {
 		}
 	}
 	return nil, 0
+}
+
+// blockCandidates returns what exprs may begin with if they are a Within: two that
+// tell the family, one that loads, one that cuts unless the block ends with a byte,
+// and one that compares. An Unlisted is the same and then a lookup, so that it has to
+// be tried first.
+func blockCandidates(exprs []expr.Any) (out []Match) {
+	for at := 3; at <= 4 && at < len(exprs); at++ {
+		first, ok := exprs[at].(*expr.Cmp)
+		if !ok {
+			continue
+		}
+		bits := 8 * len(first.Data)
+		if cut, ok := exprs[3].(*expr.Bitwise); ok {
+			bits, _ = net.IPMask(cut.Mask).Size()
+		}
+		for _, f := range families {
+			whole := make([]byte, f.addr.size())
+			copy(whole, first.Data)
+			a, _ := netip.AddrFromSlice(whole)
+			for _, field := range []Field{f.saddr, f.daddr} {
+				w := Within{field, netip.PrefixFrom(a, bits)}
+				if at+2 < len(exprs) {
+					if look, ok := exprs[at+2].(*expr.Lookup); ok {
+						out = append(out, Unlisted{w.Field, w.Block, look.SetName})
+					}
+				}
+				out = append(out, w)
+			}
+		}
+	}
+	return out
 }
 
 // decodeAction reads an action if nothing but one is left.

@@ -2,7 +2,10 @@ package nft
 
 import (
 	"encoding/binary"
+	"fmt"
+	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/google/nftables/expr"
@@ -13,7 +16,7 @@ import (
 // TestDecodeRule turns every rule into expressions and back, and then changes
 // every field of every expression: none may pass for the rule.
 func TestDecodeRule(t *testing.T) {
-	table, err := Build(Config{Deny: DenyReject, PodToNode: true}, "portcullis-a", shop())
+	table, err := Build(everything, "portcullis-a", shop())
 	require.NoError(t, err)
 	for _, c := range table.Chains {
 		for _, want := range c.Rules {
@@ -37,6 +40,36 @@ func TestDecodeRule(t *testing.T) {
 			require.NotEqual(t, want.String(), decodeRule(append(exprs, &foreignExpr{Name: "counter"})).String())
 			require.NotEqual(t, want.String(), decodeRule(exprs[1:]).String())
 		}
+	}
+}
+
+// TestDecodeConditions has blocks that end at a byte and between two, and types.
+func TestDecodeConditions(t *testing.T) {
+	for _, want := range []string{
+		"ip saddr 10.0.0.0/8 drop", "ip daddr 10.64.0.0/10 drop", "ip saddr 192.0.2.7/32 drop", "ip saddr 128.0.0.0/1 drop",
+		"ip6 saddr fe80::/10 drop", "ip6 daddr fd00:1::/32 drop", "ip6 daddr fd00::7/128 drop",
+		"icmpv6 type 143 drop", "icmpv6 type 130-132 drop",
+	} {
+		words := strings.Fields(want)
+		r := Rule{Action: Verdict{Kind: VerdictDrop}}
+		if b, err := netip.ParsePrefix(words[2]); err == nil {
+			f := familyOf(b.Addr())
+			r.Match = []Match{Within{map[string]Field{"saddr": f.saddr, "daddr": f.daddr}[words[1]], b}}
+		} else {
+			var first, last uint8
+			if n, _ := fmt.Sscanf(words[2], "%d-%d", &first, &last); n == 1 {
+				last = first
+			}
+			r.Match = []Match{ICMPv6Type{first, last}}
+		}
+		require.Equal(t, want, r.String())
+		exprs, err := r.exprs()
+		require.NoError(t, err)
+		require.Equal(t, r, decodeRule(exprs))
+	}
+	for _, w := range []Within{{FieldSaddr4, block("fe80::/10")}, {FieldSaddr6, block("10.0.0.0/8")}, {FieldSaddr4, block("10.0.0.1/8")}, {FieldSaddr4, block("0.0.0.0/0")}, {FieldPort, block("10.0.0.0/8")}} {
+		_, err := w.exprs()
+		require.Error(t, err, "%+v", w)
 	}
 }
 

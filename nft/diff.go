@@ -79,6 +79,9 @@ func diffSet(object string, want, have *Set) []Difference {
 	if w, h := want.header(), have.header(); w != h {
 		return []Difference{{object, w, h}}
 	}
+	if want.Expires {
+		return nil // its elements come and go by themselves
+	}
 	var out []Difference
 	rest := make(map[string]Element, len(have.Elements))
 	for _, e := range have.Elements {
@@ -118,6 +121,9 @@ func (s *Set) header() string {
 	}
 	if s.Interval {
 		text += " flags interval"
+	}
+	if s.Expires {
+		text += " flags timeout"
 	}
 	return text
 }

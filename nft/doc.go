@@ -9,17 +9,53 @@
 //	set self4/6              address . address of every pod of this node (a pod reaches itself)
 //	map eg4/6, in4/6         address of an isolated pod -> jump g_…
 //	set isoeg4/6, isoin4/6   the same addresses; what gets past the map is denied
+//	set local4/6             address of every pod of this node that is out of quarantine
+//	set cut4/6               source . protocol . port . destination . port, for a time:
+//	                         what Enforcer.Forbid forbids
 //
 //	chain egress   hook forward, priority 10      chain ingress   hook forward, priority 11
 //	  ct state established,related accept           (the same)
 //	  icmpv6 type 133-137 accept                    (neighbour discovery)
+//	  (link-local, quarantine, midstream, cut)
 //	  ip saddr . ip daddr @self4 accept             (the same)
 //	  ip saddr vmap @eg4                            ip daddr vmap @in4
 //	  ip saddr @isoeg4 goto deny                    ip daddr @isoin4 goto deny
 //	  (and for ip6)                                 (and for ip6)
 //
+//	link-local
+//	  ip6 saddr fe80::/10 goto link-local
+//	  ip6 daddr fe80::/10 drop
+//	quarantine, for each block of Config.PodCIDRs
+//	  ip saddr 10.244.1.0/24 ip saddr != @local4 drop
+//	  ip daddr 10.244.1.0/24 ip daddr != @local4 drop
+//	midstream, with Config.Midstream
+//	  ct state new tcp flags & (fin | syn | rst | ack) != syn jump midstream
+//	cut
+//	  ip saddr . meta l4proto . th sport . ip daddr . th dport @cut4 goto deny
+//
 //	chain host     hook input, priority 10: chain egress once more, for packets to
-//	               the pod's own node; only with Config.PodToNode
+//	               the pod's own node; only with Config.PodToNode. It has neither
+//	               self nor cut nor link-local, of quarantine and midstream what
+//	               is about the source, and in front of these: iif lo accept
+//
+//	chain from-host  hook output, priority 10: what is established, and cut, for
+//	               packets of the node's own processes; only with Config.PodToNode
+//
+//	chain before-nat  hook prerouting, priority -150; only with Config.Midstream
+//	                 and Config.Bridged
+//	  ct state established,related accept
+//	  tcp flags & (fin | syn | rst | ack) != syn ip saddr . … @cut4 goto tcp-reset
+//	                                                (as in cut; and ip6)
+//
+//	chain link-local
+//	  icmpv6 type 130-132 accept                    (who listens to which group;
+//	  icmpv6 type 143 accept                        on its way to chain ingress)
+//	  drop
+//
+//	chain midstream
+//	  ip saddr @isoeg4 goto tcp-reset               (also @isoin4; also daddr; and ip6)
+//
+//	chain tcp-reset  answer with a TCP reset, and drop
 //
 //	chain g_<group>_<namespace>/<policy>            one for each ir.Group
 //	  meta l4proto . th dport vmap @g_<group>_ports   single ports
@@ -40,10 +76,51 @@
 // those of any port, so one look at the peers decides. Both ends of a connection
 // must allow it, because accept ends a packet's way through its base chain only.
 //
-// Packets are matched by address and never by interface: on the forward hook the
+// Packets are matched by address and not by interface: on the forward hook the
 // destination is the one after DNAT, the source the one before SNAT, and on a
 // bridge the interface says nothing. The priorities are behind those of
-// kube-proxy (0 and below).
+// kube-proxy (0 and below), but for chain before-nat, which is behind connection
+// tracking and in front of DNAT.
+//
+// # In front of the policies
+//
+// What connection tracking knows is accepted; a flow is judged by its first packet.
+// Four things are judged before any policy is asked:
+//
+//   - IPv6 link-local addresses. Every pod has one, no pod's status names it, and no
+//     policy can speak of it. A router forwards none of them, but a bridge with
+//     br_netfilter brings them to the forward hook, and there pods would get past
+//     every policy. Which pod sent such a packet cannot be told: an isolated pod could
+//     be neither protected from it nor held back. So whatever has a link-local source
+//     or destination is dropped, be there policies or not, multicast included (mDNS,
+//     DHCPv6). Neighbour discovery passes, and so does multicast listener
+//     discovery, which bridges follow. That holds for every bridge of the node whose
+//     packets come to the forward hook, not only for that of the pods.
+//     Between a pod and its own node such packets go through other hooks and pass, in
+//     quarantine and with an isolated pod too: a pod may have its gateway there.
+//   - Quarantine. An address of the node's pods that is no endpoint neither sends
+//     nor receives, but for what the node itself asks of it. A pod leaves
+//     quarantine when everything about it is in force, in a batch of its own, and
+//     enters it before anything about it goes. So the first packet of a pod meets
+//     the pod's policies or nothing, at whatever time it is sent.
+//   - TCP packets that belong to no known connection and open none. Whoever cuts a
+//     connection deletes it from connection tracking, which then takes the next
+//     packet, of either end, for the first of a new one: that of the server would
+//     open the way back. Isolated pods get a reset instead, at either end, as each
+//     of them sends. Invalid packets, such as those outside of the window, are not
+//     reset. A bridge sends the reset with the address of the pod that it stands
+//     for, also where the other end knows the pod by the address of a Service. The
+//     client of a Service therefore takes a call of Forbid, with what it sends to the
+//     Service: chain before-nat resets that as it arrives, before DNAT, and there
+//     invalid packets too. It has no say in anything else, be it an established
+//     connection, the packet that opens one, or another protocol.
+//   - What is forbidden for a time, since other protocols have no such flags.
+//
+// Packets of the node's own processes are looked at for one thing only. When a flow of
+// a pod to its own node is cut and the node's end is the first to send, that is a new
+// flow of the node to the pod, whose answers would pass. So what Forbid has forbidden
+// is denied here as well; a process that sends UDP is told so (EPERM). Of
+// TCP too this takes a call of Forbid: nothing resets what the node sends midstream.
 //
 // The kernel finds a set by walking a list, so that a table with many thousands
 // of peer sets loads and changes slowly, though packets do not feel it.
@@ -61,6 +138,8 @@
 //     period of RCU tells (Kernel.Grace);
 //   - a pod enters the dispatch map before the isolated set, and leaves them the
 //     other way round;
+//   - a pod enters the set of local addresses last and leaves it first, because
+//     that is what a packet is looked up in first;
 //   - changes of peers and changes of a pod's group are ordered by what ties them
 //     together (order.go); where no order will do, the table is built anew;
 //   - a takeover builds the other table, and both enforce until the old one is
@@ -74,5 +153,10 @@
 // After any error it is unknown what the kernel holds: an acknowledgement may be
 // lost although the batch is committed. Enforcer.Repair reads the table back and
 // compares it, rule by rule and element by element, with what Build makes of the
-// State, and so does Takeover before it puts a table in force.
+// State, and so does Takeover before it puts a table in force. What Forbid has put
+// there comes and goes and is not compared; a takeover carries it over.
+//
+// Kernel.Watch tells when somebody else has changed a table of ours. Every
+// notification of the kernel names the socket that the change came from, which is
+// how one's own changes are known. The answer to a call is Repair.
 package nft

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/portcullis-netpol/portcullis/policy/ir"
@@ -17,6 +18,8 @@ type Enforcer struct {
 	kernel Kernel
 	// table is the one in force, "" before the first Takeover.
 	table string
+	// takeovers is how often a table was put in force.
+	takeovers int
 	// book describes table; nil if it is not known what the kernel holds.
 	book *book
 }
@@ -27,6 +30,22 @@ func NewEnforcer(cfg Config, k Kernel) *Enforcer { return &Enforcer{cfg: cfg, ke
 
 // Table returns the name of the table in force, "" before the first Takeover.
 func (e *Enforcer) Table() string { return e.table }
+
+// Takeovers returns how often e has put a table in force. A Repair that finds the
+// kernel as it should be does not; one that finds it otherwise does, also if the table
+// that takes the place of the old one has the same name.
+func (e *Enforcer) Takeovers() int { return e.takeovers }
+
+// SetPodCIDRs replaces Config.PodCIDRs. The next Repair finds that the table is
+// not as it should be and takes over; until then nothing changes. Blocks that
+// Config.Validate refuses make Repair and Takeover fail.
+func (e *Enforcer) SetPodCIDRs(blocks []netip.Prefix) { e.cfg.PodCIDRs = slices.Clone(blocks) }
+
+// SetMidstream replaces Config.Midstream, as SetPodCIDRs does.
+func (e *Enforcer) SetMidstream(on bool) { e.cfg.Midstream = on }
+
+// SetBridged replaces Config.Bridged, as SetPodCIDRs does.
+func (e *Enforcer) SetBridged(on bool) { e.cfg.Bridged = on }
 
 // Takeover builds a table for s beside what there is, verifies it, puts it in
 // force and then deletes every other table of ours, whoever made it and however
@@ -53,10 +72,12 @@ func (e *Enforcer) Takeover(ctx context.Context, s ir.State) error {
 		// Nothing leads into the new table yet.
 		return fmt.Errorf("take over: %w", errors.Join(err, e.discard(ctx, name)))
 	}
+	e.keepForbidden(ctx, old, name)
 	if err := e.enter(ctx, t); err != nil {
 		return fmt.Errorf("take over: put table %s in force: %w", name, err)
 	}
 	e.table = name
+	e.takeovers++
 	if len(old) > 0 {
 		// A packet knows from the start of a hook which tables it will pass.
 		if err := e.kernel.Grace(ctx); err != nil {
@@ -68,7 +89,7 @@ func (e *Enforcer) Takeover(ctx context.Context, s ir.State) error {
 			return fmt.Errorf("take over: delete table %s: %w", o, err)
 		}
 	}
-	b, err := bookOf(s)
+	b, err := bookOf(e.cfg, s)
 	if err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}
@@ -183,7 +204,7 @@ func (e *Enforcer) Repair(ctx context.Context, s ir.State) error {
 			return fmt.Errorf("repair: %w", err)
 		}
 		if len(d) == 0 {
-			b, err := bookOf(s)
+			b, err := bookOf(e.cfg, s)
 			if err != nil {
 				return fmt.Errorf("repair: %w", err)
 			}

@@ -2,6 +2,8 @@ package nft
 
 import (
 	"fmt"
+	"net"
+	"slices"
 
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
@@ -12,9 +14,14 @@ import (
 // and reports a register by the older name where there is one. The second field
 // of a concatenation follows the first, padded to four bytes.
 const (
-	reg1    = unix.NFT_REG_1
-	reg2    = unix.NFT_REG_2        // 16 bytes behind reg1
-	reg4th1 = unix.NFT_REG32_00 + 1 // 4 bytes behind reg1
+	reg1     = unix.NFT_REG_1
+	reg2     = unix.NFT_REG_2         // 16 bytes behind reg1
+	reg4th1  = unix.NFT_REG32_00 + 1  // 4 bytes behind reg1
+	reg4th2  = unix.NFT_REG32_00 + 2  // 8 bytes
+	reg4th3  = unix.NFT_REG32_00 + 3  // 12 bytes
+	reg4th5  = unix.NFT_REG32_00 + 5  // 20 bytes
+	reg4th6  = unix.NFT_REG32_00 + 6  // 24 bytes
+	reg4th10 = unix.NFT_REG32_00 + 10 // 40 bytes
 )
 
 // exprs returns a rule as the kernel's expressions.
@@ -41,21 +48,79 @@ func matchExprs(m Match) ([]expr.Any, error) {
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: make([]byte, 4)},
 		}, nil
 	case ICMPv6Type:
-		// icmpv6 type 133-137
-		return append(append(metaIs(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6), metaIs(expr.MetaKeyL4PROTO, byte(protoICMPv6))...),
-			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
-			&expr.Cmp{Op: expr.CmpOpGte, Register: reg1, Data: []byte{m.First}},
-			&expr.Cmp{Op: expr.CmpOpLte, Register: reg1, Data: []byte{m.Last}},
-		), nil
+		return m.exprs(), nil
 	case Protocol:
 		// meta l4proto tcp
 		return metaIs(expr.MetaKeyL4PROTO, byte(m)), nil
+	case TCPFlags:
+		// tcp flags & (fin | syn | rst | ack) != syn
+		return append(metaIs(expr.MetaKeyL4PROTO, byte(protoTCP)),
+			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+			&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 1, Mask: []byte{m.Mask}, Xor: []byte{0}},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: []byte{m.Not}},
+		), nil
+	case Loopback:
+		// iif lo, which is number 1 in every network namespace
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyIIF, Register: reg1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: binaryutil.NativeEndian.PutUint32(1)},
+		}, nil
+	case Within:
+		return m.exprs()
+	case Unlisted:
+		return m.exprs()
 	case In:
 		// ip saddr @set
 		load, err := m.Field.exprs()
 		return append(load, &expr.Lookup{SourceRegister: reg1, SetName: m.Set}), err
 	}
 	return nil, fmt.Errorf("%q cannot be written", fmt.Sprint(m))
+}
+
+// exprs returns: icmpv6 type 133-137, or, for one type: icmpv6 type 143.
+func (t ICMPv6Type) exprs() []expr.Any {
+	out := append(append(metaIs(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6), metaIs(expr.MetaKeyL4PROTO, byte(protoICMPv6))...),
+		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1})
+	if t.First == t.Last {
+		return append(out, &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{t.First}})
+	}
+	return append(out,
+		&expr.Cmp{Op: expr.CmpOpGte, Register: reg1, Data: []byte{t.First}},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: reg1, Data: []byte{t.Last}})
+}
+
+// exprs returns: ip saddr 10.0.0.0/8. A block that ends between two bytes is
+// compared as such, any other one as so many bytes: the way of nft, which it lists
+// again as a block.
+func (w Within) exprs() ([]expr.Any, error) {
+	load, err := w.Field.exprs()
+	if err != nil {
+		return nil, err
+	}
+	field, ok := load[len(load)-1].(*expr.Payload)
+	if !ok || int(field.Len) != w.Block.Addr().BitLen()/8 || w.Block.Bits() <= 0 || w.Block != w.Block.Masked() {
+		return nil, fmt.Errorf("%s in %s cannot be written", w.Field, w.Block)
+	}
+	part, addr, bits := *field, w.Block.Addr().AsSlice(), w.Block.Bits()
+	out := append(slices.Clone(load[:len(load)-1]), &part)
+	if bits%8 == 0 {
+		part.Len = uint32(bits / 8)
+		addr = addr[:part.Len]
+	} else {
+		out = append(out, &expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: part.Len, Mask: net.CIDRMask(bits, 8*len(addr)), Xor: make([]byte, len(addr))})
+	}
+	return append(out, &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: addr}), nil
+}
+
+// exprs returns: ip saddr 10.0.0.0/8 ip saddr != @set. nft knows the family from the
+// first condition and does not look for it again.
+func (u Unlisted) exprs() ([]expr.Any, error) {
+	out, err := Within{u.Field, u.Block}.exprs()
+	if err != nil {
+		return nil, err
+	}
+	load, err := u.Field.exprs()
+	return append(out, load[len(load)-1], &expr.Lookup{SourceRegister: reg1, SetName: u.Set, Invert: true}), err
 }
 
 func actionExprs(a Action) ([]expr.Any, error) {
@@ -88,6 +153,10 @@ func (f Field) exprs() ([]expr.Any, error) {
 	port := func(reg uint32) expr.Any {
 		return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
 	}
+	sourcePort := func(reg uint32) expr.Any {
+		return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2}
+	}
+	protocol := func(reg uint32) expr.Any { return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg} }
 	v4, v6 := metaIs(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV4), metaIs(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6)
 	switch f {
 	case FieldSaddr4: // ip saddr
@@ -103,9 +172,13 @@ func (f Field) exprs() ([]expr.Any, error) {
 	case FieldPair6: // ip6 saddr . ip6 daddr
 		return append(v6, network(reg1, 8, 16), network(reg2, 24, 16)), nil
 	case FieldProtoPort: // meta l4proto . th dport
-		return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1}, port(reg4th1)}, nil
+		return []expr.Any{protocol(reg1), port(reg4th1)}, nil
 	case FieldPort: // th dport
 		return []expr.Any{port(reg1)}, nil
+	case FieldTuple4: // ip saddr . meta l4proto . th sport . ip daddr . th dport
+		return append(v4, network(reg1, 12, 4), protocol(reg4th1), sourcePort(reg4th2), network(reg4th3, 16, 4), port(reg2)), nil
+	case FieldTuple6: // ip6 saddr . meta l4proto . th sport . ip6 daddr . th dport
+		return append(v6, network(reg1, 8, 16), protocol(reg2), sourcePort(reg4th5), network(reg4th6, 24, 16), port(reg4th10)), nil
 	}
 	return nil, fmt.Errorf("field %d cannot be loaded", f)
 }

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,9 +26,10 @@ type Fake struct {
 	// Limit is what Limits returns; NewFake sets it to what root gets.
 	Limit Limits
 
-	mu      sync.Mutex
-	tables  map[string]*fakeTable
-	history []Event
+	mu       sync.Mutex
+	tables   map[string]*fakeTable
+	history  []Event
+	watchers map[chan struct{}]bool
 }
 
 // Event is one thing that a Fake was told: a batch, or a wait for packets on
@@ -42,7 +44,7 @@ type Event struct {
 
 // NewFake returns a Fake without tables.
 func NewFake() *Fake {
-	return &Fake{tables: map[string]*fakeTable{}, Limit: Limits{Bytes: 2 * wantBuffer, Replies: 2 * wantBuffer, Messages: maxMessages}}
+	return &Fake{tables: map[string]*fakeTable{}, watchers: map[chan struct{}]bool{}, Limit: Limits{Bytes: 2 * wantBuffer, Replies: 2 * wantBuffer, Messages: maxMessages}}
 }
 
 // History returns what the Fake was told since the last call of Forget.
@@ -98,11 +100,29 @@ func (f *Fake) Read(ctx context.Context, table string, chains ...string) (*Table
 		return nil, true, fmt.Errorf("table %s: %w", table, ErrNotExist)
 	}
 	t := ft.snapshot(table)
+	for _, s := range t.Sets {
+		if s.Expires {
+			s.Elements = nil
+		}
+	}
 	if len(chains) > 0 {
 		t.Sets, t.Maps = nil, nil
 		t.Chains = slices.DeleteFunc(t.Chains, func(c *Chain) bool { return !slices.Contains(chains, c.Name) })
 	}
 	return t, true, ctx.Err()
+}
+
+// Elements implements Kernel. A Fake has no clock: elements stay, and so do
+// their timeouts.
+func (f *Fake) Elements(ctx context.Context, table string, set *Set) ([]Element, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t := f.tables[table]; t != nil {
+		if s := t.sets[set.Name]; s != nil && s.header() == set.header() {
+			return slices.SortedFunc(maps.Values(s.elements), func(a, b Element) int { return cmp.Compare(a.Key, b.Key) }), ctx.Err()
+		}
+	}
+	return nil, ctx.Err()
 }
 
 // Snapshot returns all tables as they are now, those that are not ours included.
@@ -155,6 +175,14 @@ func (f *Fake) send(b Batch) error {
 			return after
 		}
 	}
+	if err := f.apply(b); err != nil {
+		return err
+	}
+	return after
+}
+
+// apply changes the tables, or nothing.
+func (f *Fake) apply(b Batch) error {
 	tx := &fakeTx{tables: maps.Clone(f.tables), table: b.Table, own: map[any]bool{}}
 	for i, op := range b.Ops {
 		if err := tx.apply(op); err != nil {
@@ -162,7 +190,51 @@ func (f *Fake) send(b Batch) error {
 		}
 	}
 	f.tables = tx.tables
-	return after
+	return nil
+}
+
+// Disturb applies a batch as another program would: it is not in the history,
+// OnSend is not asked, and those who Watch are told if the table is one of ours.
+// A batch without operations stands for notifications that were lost.
+func (f *Fake) Disturb(b Batch) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.apply(b); err != nil {
+		return err
+	}
+	if len(b.Ops) == 0 || ours(b.Table) {
+		for w := range f.watchers {
+			select {
+			case w <- struct{}{}:
+			default: // it will be called anyway
+			}
+		}
+	}
+	return nil
+}
+
+// Watch implements Kernel.
+func (f *Fake) Watch(ctx context.Context, ready, changed func()) error {
+	w := make(chan struct{}, 1)
+	f.mu.Lock()
+	f.watchers[w] = true
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.watchers, w)
+	}()
+	if ready != nil {
+		ready()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w:
+			changed()
+		}
+	}
 }
 
 // describe names an operation and its object.

@@ -111,7 +111,7 @@ func (tx *fakeTx) addSet(t *fakeTable, set *Set) error {
 	if t.sets[set.Name] != nil {
 		return errors.New("the set exists")
 	}
-	s := &fakeSet{Set: Set{Name: set.Name, Type: set.Type, Map: set.Map, Interval: set.Interval}, elements: map[string]Element{}}
+	s := &fakeSet{Set: Set{Name: set.Name, Type: set.Type, Map: set.Map, Interval: set.Interval, Expires: set.Expires}, elements: map[string]Element{}}
 	t.sets[s.Name], tx.own[s] = s, true
 	return nil
 }
@@ -187,9 +187,11 @@ func (s *fakeSet) add(e Element) (bool, error) {
 		return false, errors.New("the verdict does not fit the set")
 	}
 	if have, ok := s.elements[e.Key]; ok {
+		have.Timeout = e.Timeout // which is no part of what the kernel compares
 		if have != e {
 			return false, errExists
 		}
+		s.elements[e.Key] = e
 		return false, nil
 	}
 	if s.Interval {
@@ -238,8 +240,8 @@ func (tx *fakeTx) references(t *fakeTable, r Rule, n int) error {
 		return nil
 	}
 	for _, m := range r.Match {
-		if in, ok := m.(In); ok {
-			if err := use(in.Set, false); err != nil {
+		if name := setOf(m); name != "" {
+			if err := use(name, false); err != nil {
 				return err
 			}
 		}
@@ -251,6 +253,17 @@ func (tx *fakeTx) references(t *fakeTable, r Rule, n int) error {
 		return tx.refer(t, a, n)
 	}
 	return nil
+}
+
+// setOf returns the set that a condition looks into, or "".
+func setOf(m Match) string {
+	switch m := m.(type) {
+	case In:
+		return m.Set
+	case Unlisted:
+		return m.Set
+	}
+	return ""
 }
 
 func (tx *fakeTx) addRule(t *fakeTable, op AddRule) error {

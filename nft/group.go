@@ -57,13 +57,13 @@ func networkPolicyStep(g ir.Group, step ir.Step) (maps []*Set, rules []Rule, err
 			return nil, nil, fmt.Errorf("ports %d-%d", r.First, r.Last)
 		case r.First == r.Last:
 			key := protoPortKey(uint8(r.Protocol), r.First)
-			exact.Elements = append(exact.Elements, Element{key, key, to})
+			exact.Elements = append(exact.Elements, Element{Key: key, Last: key, Verdict: to})
 		default:
 			if ranges[r.Protocol] == nil {
 				ranges[r.Protocol] = &Set{Name: groupRanges(g.ID, r.Protocol), Type: TypePort, Map: true, Interval: true}
 			}
 			m := ranges[r.Protocol]
-			m.Elements = append(m.Elements, Element{portKey(r.First), portKey(r.Last), to})
+			m.Elements = append(m.Elements, Element{Key: portKey(r.First), Last: portKey(r.Last), Verdict: to})
 		}
 	}
 	if len(exact.Elements) > 0 {

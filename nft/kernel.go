@@ -36,8 +36,8 @@ type Limits struct {
 }
 
 // Kernel is what an Enforcer needs of the kernel. An implementation works in one
-// network namespace and sees only tables of family inet. It is not safe for
-// concurrent use.
+// network namespace and sees only tables of family inet. But for Watch it is not
+// safe for concurrent use.
 type Kernel interface {
 	// Tables returns the names of the tables that belong to us, sorted.
 	Tables(ctx context.Context) ([]string, error)
@@ -45,10 +45,13 @@ type Kernel interface {
 	// else the table holds.
 	BaseChains(ctx context.Context, table string) ([]string, error)
 	// Read returns a table. Where chains are named, only those are read, and
-	// no sets. What a rule holds that this package does not know becomes
-	// Unknown. complete is false if the kernel says that something changed
+	// no sets. Sets that Expire are without their elements. What a rule holds
+	// that this package does not know becomes Unknown. complete is false if the kernel says that something changed
 	// while it was read, so that parts may be missing.
 	Read(ctx context.Context, table string, chains ...string) (t *Table, complete bool, err error)
+	// Elements returns what a set holds, of elements with a Timeout the rest
+	// of it. A set of another name, or with another header, has no elements.
+	Elements(ctx context.Context, table string, set *Set) ([]Element, error)
 	// Send applies a batch as a whole or not at all. An error wraps
 	// ErrUncertain, unless nothing was sent.
 	Send(ctx context.Context, b Batch) error
@@ -57,6 +60,14 @@ type Kernel interface {
 	// Grace returns when no packet is still on its way through the rules that
 	// it entered before the last Send was committed.
 	Grace(ctx context.Context) error
+	// Watch calls changed whenever somebody else has changed or deleted one of
+	// our tables, and whenever it cannot be told because notifications were
+	// lost; never for what was sent through this Kernel, and never twice at a
+	// time. Several changes may become one call. It calls ready, if not nil,
+	// once, from when on no change is missed. It returns nil when ctx ends,
+	// and an error if it cannot watch any longer. It may be called while the
+	// other methods are, Close excepted.
+	Watch(ctx context.Context, ready, changed func()) error
 	// Close gives resources back. It changes no rule.
 	Close() error
 }

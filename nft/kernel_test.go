@@ -20,7 +20,18 @@ import (
 var testConfigs = map[string]Config{
 	"drop":           {},
 	"reject to node": {Deny: DenyReject, PodToNode: true},
+	"everything":     everything,
 }
+
+// everything has all that a Config can turn on, and blocks that end at a byte and
+// between two.
+var everything = Config{Deny: DenyReject, PodToNode: true, Midstream: true, Bridged: true, PodCIDRs: []netip.Prefix{
+	block("10.244.1.0/24"), block("10.244.2.128/25"), block("172.16.0.0/12"), block("192.0.2.7/32"), block("128.0.0.0/1"),
+	block("fd00:10:244:1::/64"), block("fd00:10:245::/47"), block("fd00::7/128"),
+}}
+
+// podBlocks are those that shop and the random states have their pods from.
+var podBlocks = []netip.Prefix{block("10.244.1.0/24"), block("fd00::/64"), block("fd00:10:244:1::/64")}
 
 // TestTextAndNetlinkAgree loads one table with nft and one through netlink, and
 // compares what the kernel holds and what nft lists. Then it loads the listing.
@@ -240,7 +251,7 @@ func TestFakeAndKernelAgree(t *testing.T) {
 	one := []Element{addrElement(addr("10.0.0.1"))}
 	at := func(port uint16, v Verdict) []Element {
 		key := protoPortKey(6, port)
-		return []Element{{key, key, v}}
+		return []Element{{Key: key, Last: key, Verdict: v}}
 	}
 	jump := Verdict{VerdictJump, "u_c"}
 	prepare := Batch{"portcullis-a", []Op{

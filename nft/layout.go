@@ -3,16 +3,20 @@ package nft
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/portcullis-netpol/portcullis/policy/ir"
 )
 
 // Priorities of the base chains: behind what kube-proxy filters (0) and
-// translates (-100), in front of what only looks on.
+// translates (-100), in front of what only looks on. Only before-nat is in front of
+// what translates, but behind connection tracking (-200).
 const (
-	priorityEgress  = 10
-	priorityIngress = 11
-	priorityHost    = 10
+	priorityEgress    = 10
+	priorityIngress   = 11
+	priorityHost      = 10
+	priorityFromHost  = 10
+	priorityBeforeNAT = -150
 )
 
 // family is one of the two address families, with everything whose name or type
@@ -20,14 +24,16 @@ const (
 type family struct {
 	digit        string
 	addr, pair   SetType
+	tuple        SetType
 	saddr, daddr Field
 	both         Field
+	flow         Field
 	is           func(netip.Addr) bool
 }
 
 var families = [2]family{
-	{"4", TypeAddr4, TypePair4, FieldSaddr4, FieldDaddr4, FieldPair4, netip.Addr.Is4},
-	{"6", TypeAddr6, TypePair6, FieldSaddr6, FieldDaddr6, FieldPair6, netip.Addr.Is6},
+	{"4", TypeAddr4, TypePair4, TypeTuple4, FieldSaddr4, FieldDaddr4, FieldPair4, FieldTuple4, netip.Addr.Is4},
+	{"6", TypeAddr6, TypePair6, TypeTuple6, FieldSaddr6, FieldDaddr6, FieldPair6, FieldTuple6, netip.Addr.Is6},
 }
 
 func familyOf(a netip.Addr) family {
@@ -72,7 +78,7 @@ func Build(cfg Config, name string, s ir.State) (*Table, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	b, err := bookOf(s)
+	b, err := bookOf(cfg, s)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +116,10 @@ func Build(cfg Config, name string, s ir.State) (*Table, error) {
 func (b *book) endpoints(t *Table, ends []ir.Endpoint) error {
 	byName := map[string]*Set{}
 	for _, f := range families {
-		t.Sets = append(t.Sets, f.selfSet())
+		t.Sets = append(t.Sets, f.selfSet(), f.cutSet())
+		if b.quarantine {
+			t.Sets = append(t.Sets, f.localSet())
+		}
 		for _, d := range directions {
 			t.Sets = append(t.Sets, f.isolatedSet(d))
 			t.Maps = append(t.Maps, f.dispatchMap(d))
@@ -137,6 +146,9 @@ func (b *book) endpoints(t *Table, ends []ir.Endpoint) error {
 		seen[e.Addr] = true
 		f := familyOf(e.Addr)
 		put(f.selfSet(), selfElement(e.Addr))
+		if b.quarantine {
+			put(f.localSet(), addrElement(e.Addr))
+		}
 		for _, d := range directions {
 			if id := e.Group(d); id != "" {
 				put(f.dispatchMap(d), b.dispatchElement(e.Addr, id))
@@ -155,6 +167,14 @@ func addrElements(addrs []netip.Addr) []Element {
 	out := make([]Element, len(addrs))
 	for i, a := range addrs {
 		out[i] = addrElement(a)
+	}
+	return out
+}
+
+func selfElements(addrs []netip.Addr) []Element {
+	out := make([]Element, len(addrs))
+	for i, a := range addrs {
+		out[i] = selfElement(a)
 	}
 	return out
 }
@@ -187,42 +207,95 @@ func denyChain(m DenyMode) *Chain {
 	return c
 }
 
-// baseChains returns the chains through which packets enter the table.
+// baseChains returns the chains through which packets enter the table, and those
+// that only they lead to.
 func baseChains(cfg Config) []*Chain {
-	chains := []*Chain{
-		{Name: chainEgress, Hook: HookForward, Priority: priorityEgress, Rules: baseRules(ir.Egress, true)},
-		{Name: chainIngress, Hook: HookForward, Priority: priorityIngress, Rules: baseRules(ir.Ingress, true)},
+	blocks := cfg.podBlocks()
+	egress := slices.Concat(known(), linkLocal(), quarantine(blocks, true))
+	chains := []*Chain{linkLocalChain()}
+	if cfg.Midstream {
+		chains = append(chains, midstreamChains()...)
+		if cfg.Bridged {
+			chains = append(chains, &Chain{Name: chainBeforeNAT, Hook: HookPrerouting, Priority: priorityBeforeNAT, Rules: beforeNATRules()})
+		}
+		egress = append(egress, Rule{Match: midstream, Action: Verdict{VerdictJump, chainMidstream}})
 	}
+	egress = slices.Concat(egress, cut(), self(), dispatch(ir.Egress))
+	ingress := slices.Concat(known(), self(), dispatch(ir.Ingress))
+	chains = append(chains,
+		&Chain{Name: chainEgress, Hook: HookForward, Priority: priorityEgress, Rules: egress},
+		&Chain{Name: chainIngress, Hook: HookForward, Priority: priorityIngress, Rules: ingress})
 	if cfg.PodToNode {
-		// A packet to the node is never one of a pod to itself.
-		chains = append(chains, &Chain{Name: chainHost, Hook: HookInput, Priority: priorityHost, Rules: baseRules(ir.Egress, false)})
+		chains = append(chains,
+			&Chain{Name: chainHost, Hook: HookInput, Priority: priorityHost, Rules: hostRules(cfg, blocks)},
+			&Chain{Name: chainFromHost, Hook: HookOutput, Priority: priorityFromHost, Rules: fromHostRules()})
 	}
 	return chains
 }
 
-func baseRules(d ir.Direction, self bool) []Rule {
-	accept := Verdict{Kind: VerdictAccept}
-	rules := []Rule{
-		{Match: []Match{CTEstablished | CTRelated}, Action: accept},
+// hostRules are those of chain egress as far as they concern packets from a pod to
+// its own node. Such a packet is never one of a pod to itself.
+func hostRules(cfg Config, blocks []netip.Prefix) []Rule {
+	rules := known()
+	if len(blocks) > 0 {
+		// The node talks to itself from all its addresses, those in the blocks
+		// of pods included.
+		rules = append(rules, Rule{Match: []Match{Loopback{}}, Action: accept})
+		rules = append(rules, quarantine(blocks, false)...)
+	}
+	if cfg.Midstream {
+		// What the pod may receive does not count here, nor does what it may
+		// send where that is not restricted: the node may open connections to
+		// every pod, and the pod may answer.
+		for _, f := range families {
+			rules = append(rules, resetIsolated(f, f.saddr, ir.Egress, midstream...))
+		}
+	}
+	return append(rules, dispatch(ir.Egress)...)
+}
+
+var accept = Verdict{Kind: VerdictAccept}
+
+// established accepts what belongs to a flow that was judged before.
+var established = Rule{Match: []Match{CTEstablished | CTRelated}, Action: accept}
+
+// known accepts what is decided already. Behind it packets are new, or invalid.
+func known() []Rule {
+	return []Rule{
+		established,
 		// Neighbour discovery: on bridged pods it crosses the forward hook, and
 		// without it no IPv6 packet would ever find its way.
 		{Match: []Match{ICMPv6Type{133, 137}}, Action: accept},
 	}
-	each := func(rule func(family) Rule) {
-		for _, f := range families {
-			rules = append(rules, rule(f))
-		}
+}
+
+func each(rule func(family) Rule) (rules []Rule) {
+	for _, f := range families {
+		rules = append(rules, rule(f))
 	}
-	if self {
-		each(func(f family) Rule {
-			return Rule{Match: []Match{In{f.both, f.selfSet().Name}}, Action: accept}
-		})
-	}
-	each(func(f family) Rule { return Rule{Action: Vmap{f.own(d), f.dispatchMap(d).Name}} })
-	// Every group's chain ends the packet's way. What comes back from the map
-	// all the same met something incomplete, and fails closed.
-	each(func(f family) Rule {
-		return Rule{Match: []Match{In{f.own(d), f.isolatedSet(d).Name}}, Action: Verdict{VerdictGoto, chainDeny}}
-	})
 	return rules
+}
+
+// cut denies what Forbid has forbidden.
+func cut() []Rule {
+	return each(func(f family) Rule {
+		return Rule{Match: []Match{In{f.flow, f.cutSet().Name}}, Action: Verdict{VerdictGoto, chainDeny}}
+	})
+}
+
+func self() []Rule {
+	return each(func(f family) Rule {
+		return Rule{Match: []Match{In{f.both, f.selfSet().Name}}, Action: accept}
+	})
+}
+
+// dispatch leads to the chain of the pod's group. Every group's chain ends the
+// packet's way. What comes back from the map all the same met something
+// incomplete, and fails closed.
+func dispatch(d ir.Direction) []Rule {
+	return append(
+		each(func(f family) Rule { return Rule{Action: Vmap{f.own(d), f.dispatchMap(d).Name}} }),
+		each(func(f family) Rule {
+			return Rule{Match: []Match{In{f.own(d), f.isolatedSet(d).Name}}, Action: Verdict{VerdictGoto, chainDeny}}
+		})...)
 }

@@ -2,8 +2,10 @@ package nft
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Table is an nft table of family inet as plain data: what Build makes of an
@@ -26,6 +28,9 @@ type Set struct {
 	Map bool
 	// Interval is set if elements are ranges.
 	Interval bool
+	// Expires is set if elements may have a Timeout. What such a set holds is
+	// no part of what is built and compared.
+	Expires bool
 	// Elements are sorted by key and do not overlap.
 	Elements []Element
 }
@@ -41,6 +46,8 @@ const (
 	TypePair6                        // ipv6_addr . ipv6_addr
 	TypeProtoPort                    // inet_proto . inet_service
 	TypePort                         // inet_service
+	TypeTuple4                       // ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service
+	TypeTuple6                       // ipv6_addr . inet_proto . inet_service . ipv6_addr . inet_service
 )
 
 // Element is one element of a set.
@@ -54,6 +61,9 @@ type Element struct {
 	Last string
 	// Verdict is what a map's element leads to.
 	Verdict Verdict
+	// Timeout is how long the element stays from now on, in a set that
+	// Expires; 0 is for ever. The kernel counts milliseconds.
+	Timeout time.Duration
 }
 
 // Verdict is an nft verdict statement.
@@ -82,9 +92,11 @@ type Hook uint8
 
 // The hooks that the table uses.
 const (
-	HookNone    Hook = iota // a chain that is only jumped to
-	HookForward             // packets that the node forwards
-	HookInput               // packets to the node itself
+	HookNone       Hook = iota // a chain that is only jumped to
+	HookForward                // packets that the node forwards
+	HookInput                  // packets to the node itself
+	HookOutput                 // packets of the node's own processes
+	HookPrerouting             // packets that arrive, before it is known where they go
 )
 
 // Chain is a list of rules.
@@ -104,8 +116,8 @@ type Rule struct {
 	Comment string
 }
 
-// Match is a condition of a rule: one of CTState, ICMPv6Type, Protocol, In and
-// Unknown.
+// Match is a condition of a rule: one of CTState, ICMPv6Type, Protocol, TCPFlags,
+// In, Within, Unlisted, Loopback and Unknown.
 type Match interface{ match() }
 
 // Action ends a rule: one of Verdict, Vmap, RejectWith and Unknown.
@@ -116,8 +128,10 @@ type CTState uint32
 
 // The bits of CTState, as the kernel numbers them.
 const (
+	CTInvalid     CTState = 1
 	CTEstablished CTState = 2
 	CTRelated     CTState = 4
+	CTNew         CTState = 8
 )
 
 // ICMPv6Type matches ICMPv6 packets whose type is in the range, ends inclusive.
@@ -140,6 +154,34 @@ type In struct {
 	Field Field
 	Set   string
 }
+
+// Within matches packets of whom the field, an address, is in the block.
+type Within struct {
+	Field Field
+	Block netip.Prefix // masked
+}
+
+// Unlisted matches packets of whom the field, an address, is in the block but not
+// in the set.
+type Unlisted struct {
+	Field Field
+	Block netip.Prefix // masked
+	Set   string
+}
+
+// TCPFlags matches TCP packets whose flags, as far as Mask goes, are not Not.
+type TCPFlags struct{ Mask, Not uint8 }
+
+// The bits of TCPFlags.
+const (
+	TCPFin uint8 = 1
+	TCPSyn uint8 = 2
+	TCPRst uint8 = 4
+	TCPAck uint8 = 16
+)
+
+// Loopback matches packets that the node sent to itself.
+type Loopback struct{}
 
 // Vmap looks the field up in a verdict map; the rule does not match if the map
 // has no such key.
@@ -174,12 +216,18 @@ const (
 	FieldPair6                      // ip6 saddr . ip6 daddr
 	FieldProtoPort                  // meta l4proto . th dport
 	FieldPort                       // th dport; only behind a Protocol
+	FieldTuple4                     // ip saddr . meta l4proto . th sport . ip daddr . th dport
+	FieldTuple6                     // ip6 saddr . meta l4proto . th sport . ip6 daddr . th dport
 )
 
 func (CTState) match()     {}
 func (ICMPv6Type) match()  {}
 func (Protocol) match()    {}
 func (In) match()          {}
+func (Within) match()      {}
+func (Unlisted) match()    {}
+func (TCPFlags) match()    {}
+func (Loopback) match()    {}
 func (Unknown) match()     {}
 func (Verdict) action()    {}
 func (Vmap) action()       {}

@@ -13,10 +13,15 @@ import (
 // those of peer sets with "u_", so that no name can be one of these or a word of
 // nft's grammar, which would make the listing impossible to load again.
 const (
-	chainDeny    = "deny"
-	chainEgress  = "egress"
-	chainIngress = "ingress"
-	chainHost    = "host"
+	chainDeny      = "deny"
+	chainEgress    = "egress"
+	chainIngress   = "ingress"
+	chainHost      = "host"
+	chainFromHost  = "from-host"
+	chainBeforeNAT = "before-nat"
+	chainLinkLocal = "link-local"
+	chainMidstream = "midstream"
+	chainReset     = "tcp-reset"
 )
 
 const (

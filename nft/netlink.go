@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-netpol/portcullis/nft/watch"
 )
 
 // This file and dump.go are where the peculiarities of google/nftables v0.3.0
@@ -52,6 +53,7 @@ type kernel struct {
 	limits Limits
 	// ceiling lowers the limits to what was seen to work; 0 is none.
 	ceiling Limits
+	watcher *watch.Watcher
 }
 
 // OpenKernel opens the kernel of the network namespace cfg.NetNS. It needs
@@ -64,7 +66,7 @@ func OpenKernel(cfg Config) (Kernel, error) {
 }
 
 func openKernel(netns, buffer int) (*kernel, error) {
-	k := &kernel{netns: netns, buffer: buffer}
+	k := &kernel{netns: netns, buffer: buffer, watcher: watch.New(unix.NFPROTO_INET, ours)}
 	if err := k.dial(); err != nil {
 		return nil, err
 	}
@@ -91,6 +93,9 @@ func (k *kernel) dial() error {
 	}
 	limits, err := bufferLimits(k.socket)
 	if err != nil {
+		return errors.Join(err, conn.CloseLasting())
+	}
+	if err := k.watcher.Ignore(k.socket); err != nil {
 		return errors.Join(err, conn.CloseLasting())
 	}
 	k.conn, k.limits = conn, limits.below(k.ceiling)
@@ -261,7 +266,7 @@ func (k *kernel) encodeOp(t *nftables.Table, op Op, id uint32) error {
 		if err != nil {
 			return err
 		}
-		return k.conn.SetAddElements(&nftables.Set{Table: t, Name: op.Set.Name}, elements)
+		return k.conn.SetAddElements(&nftables.Set{Table: t, Name: op.Set.Name, HasTimeout: op.Set.Expires}, elements)
 	case DelElements:
 		elements, err := kernelElements(op.Set, op.Elements)
 		if err != nil {
@@ -298,10 +303,17 @@ func (k *kernel) encodeRule(t *nftables.Table, op AddRule) error {
 	return nil
 }
 
+var kernelHooks = map[Hook]*nftables.ChainHook{
+	HookForward:    nftables.ChainHookForward,
+	HookInput:      nftables.ChainHookInput,
+	HookOutput:     nftables.ChainHookOutput,
+	HookPrerouting: nftables.ChainHookPrerouting,
+}
+
 func (k *kernel) encodeChain(t *nftables.Table, c *Chain) error {
 	nc := &nftables.Chain{Table: t, Name: c.Name}
 	if c.base() {
-		hook, ok := map[Hook]*nftables.ChainHook{HookForward: nftables.ChainHookForward, HookInput: nftables.ChainHookInput}[c.Hook]
+		hook, ok := kernelHooks[c.Hook]
 		if !ok {
 			return fmt.Errorf("chain %s: hook %s", c.Name, c.Hook)
 		}
@@ -311,88 +323,4 @@ func (k *kernel) encodeChain(t *nftables.Table, c *Chain) error {
 	}
 	k.conn.AddChain(nc)
 	return nil
-}
-
-// keyTypes are the kernel's key types. What nft needs to list a set, it finds in
-// the numbers that google/nftables derives from these names.
-var keyTypes = map[SetType]nftables.SetDatatype{
-	TypeAddr4:     nftables.TypeIPAddr,
-	TypeAddr6:     nftables.TypeIP6Addr,
-	TypePair4:     nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr),
-	TypePair6:     nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeIP6Addr),
-	TypeProtoPort: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
-	TypePort:      nftables.TypeInetService,
-}
-
-// concatenated reports whether keys have more than one field.
-func (t SetType) concatenated() bool {
-	return t == TypePair4 || t == TypePair6 || t == TypeProtoPort
-}
-
-func kernelSet(t *nftables.Table, s *Set) (*nftables.Set, error) {
-	key, ok := keyTypes[s.Type]
-	if !ok {
-		return nil, fmt.Errorf("set %s: %s", s.Name, s.Type)
-	}
-	out := &nftables.Set{
-		Table: t, Name: s.Name, KeyType: key, KeyByteOrder: binaryutil.BigEndian,
-		IsMap: s.Map, Interval: s.Interval, Concatenation: s.Type.concatenated(),
-	}
-	if s.Map {
-		out.DataType = nftables.TypeVerdict
-	}
-	return out, nil
-}
-
-// kernelElements returns elements as the kernel takes them. A range is its first
-// key and, marked as an end, the key behind its last one; a range that reaches
-// the end of the key space has no end.
-func kernelElements(s *Set, elements []Element) ([]nftables.SetElement, error) {
-	bytes := 0
-	out := make([]nftables.SetElement, 0, len(elements))
-	for _, e := range elements {
-		bytes += elementBytes(e)
-		n := nftables.SetElement{Key: []byte(e.Key)}
-		if e.Verdict.Kind != VerdictNone {
-			v, err := e.Verdict.expr()
-			if err != nil {
-				return nil, err
-			}
-			n.VerdictData = v
-		}
-		out = append(out, n)
-		if s.Interval {
-			if end, ok := successor(e.Last); ok {
-				out = append(out, nftables.SetElement{Key: []byte(end), IntervalEnd: true})
-			}
-		}
-	}
-	if len(elements) > maxElements || bytes > maxElementBytes {
-		return nil, fmt.Errorf("%d elements of set %s are too many for one message", len(elements), s.Name)
-	}
-	return out, nil
-}
-
-// successor returns the key behind key; ok is false if key is the last.
-func successor(key string) (next string, ok bool) {
-	b := []byte(key)
-	for i := len(b) - 1; i >= 0; i-- {
-		b[i]++
-		if b[i] != 0 {
-			return string(b), true
-		}
-	}
-	return "", false
-}
-
-// predecessor returns the key in front of key, which is not the first.
-func predecessor(key string) string {
-	b := []byte(key)
-	for i := len(b) - 1; i >= 0; i-- {
-		b[i]--
-		if b[i] != 0xff {
-			break
-		}
-	}
-	return string(b)
 }

@@ -90,8 +90,10 @@ func (k *kernel) Read(ctx context.Context, table string, only ...string) (*Table
 		return nil, false, err
 	}
 	for _, s := range sets {
-		if err := k.elements(ctx, table, s, &complete); err != nil {
-			return nil, false, err
+		if !s.Expires {
+			if err := k.elements(ctx, table, s, &complete); err != nil {
+				return nil, false, err
+			}
 		}
 		if s.Map {
 			t.Maps = append(t.Maps, s)
@@ -131,6 +133,10 @@ func decodeHook(hook uint32, b []byte) Hook {
 			return HookForward
 		case unix.NF_INET_LOCAL_IN:
 			return HookInput
+		case unix.NF_INET_LOCAL_OUT:
+			return HookOutput
+		case unix.NF_INET_PRE_ROUTING:
+			return HookPrerouting
 		}
 	}
 	return hookForeign

@@ -3,7 +3,9 @@ package nft
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"slices"
+	"time"
 
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
@@ -53,9 +55,13 @@ func decodeSet(b []byte) *Set {
 		Name:     text(b, unix.NFTA_SET_NAME),
 		Map:      flags&unix.NFT_SET_MAP != 0,
 		Interval: flags&unix.NFT_SET_INTERVAL != 0,
+		Expires:  flags&unix.NFT_SET_TIMEOUT != 0,
 	}
-	if flags&^(unix.NFT_SET_MAP|unix.NFT_SET_INTERVAL|setConcat) != 0 {
+	if flags&^(unix.NFT_SET_MAP|unix.NFT_SET_INTERVAL|unix.NFT_SET_TIMEOUT|setConcat) != 0 {
 		return s
+	}
+	if attribute(b, unix.NFTA_SET_TIMEOUT) != nil {
+		return s // we give every element its own
 	}
 	if s.Map && number(b, unix.NFTA_SET_DATA_TYPE) != unix.NFT_DATA_VERDICT {
 		return s
@@ -74,6 +80,24 @@ type rawElement struct {
 	key     string
 	end     bool
 	verdict Verdict
+	timeout time.Duration // what is left of it
+}
+
+// Elements implements Kernel.
+func (k *kernel) Elements(ctx context.Context, table string, set *Set) ([]Element, error) {
+	complete := true
+	sets, err := k.sets(ctx, table, &complete)
+	if err != nil {
+		return nil, err
+	}
+	s := byName(sets, setName)[set.Name]
+	if s == nil || s.header() != set.header() {
+		return nil, nil
+	}
+	if err := k.elements(ctx, table, s, &complete); err != nil {
+		return nil, err
+	}
+	return s.Elements, nil
 }
 
 func (k *kernel) elements(ctx context.Context, table string, s *Set, complete *bool) error {
@@ -100,6 +124,10 @@ func decodeElement(item []byte) rawElement {
 			e.key = string(attribute(data, unix.NFTA_DATA_VALUE))
 		case unix.NFTA_SET_ELEM_FLAGS:
 			e.end = number(item, unix.NFTA_SET_ELEM_FLAGS)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_EXPIRATION:
+			if len(data) == 8 {
+				e.timeout = time.Duration(binary.BigEndian.Uint64(data)) * time.Millisecond
+			}
 		case unix.NFTA_SET_ELEM_DATA:
 			if v := attribute(data, unix.NFTA_DATA_VERDICT); v != nil {
 				code := int32(number(v, unix.NFTA_VERDICT_CODE))
@@ -122,15 +150,18 @@ func joinRanges(raw []rawElement, interval bool) []Element {
 		}
 		return 1
 	})
-	raw = slices.Compact(raw)
+	raw = slices.CompactFunc(raw, func(a, b rawElement) bool {
+		a.timeout = b.timeout // which is less in the second place
+		return a == b
+	})
 	out := make([]Element, 0, len(raw))
 	open := false
 	for _, r := range raw {
 		switch {
 		case !interval:
-			out = append(out, Element{r.key, r.key, r.verdict})
+			out = append(out, Element{r.key, r.key, r.verdict, r.timeout})
 		case !r.end:
-			out = append(out, Element{r.key, lastKey(len(r.key)), r.verdict})
+			out = append(out, Element{r.key, lastKey(len(r.key)), r.verdict, r.timeout})
 			open = true
 		case open: // nft puts an end in front of the first range, which means nothing
 			out[len(out)-1].Last = predecessor(r.key)

@@ -101,10 +101,8 @@ func (o DelElements) cost() (int, int) {
 func (o AddRule) cost() (int, int) {
 	n := 2*opCost + len(o.Rule.Comment)
 	for _, m := range o.Rule.Match {
-		n += 4 * exprCost
-		if in, ok := m.(In); ok {
-			n += len(in.Set)
-		}
+		n += 8 * exprCost
+		n += len(setOf(m))
 	}
 	n += 5 * exprCost
 	switch a := o.Rule.Action.(type) {
@@ -124,6 +122,9 @@ func elementBytes(e Element) int {
 	}
 	if e.Verdict.Kind != VerdictNone {
 		n += 40 + len(e.Verdict.Chain)
+	}
+	if e.Timeout != 0 {
+		n += 12
 	}
 	return n
 }

@@ -27,20 +27,24 @@ func (o Outcome) String() string {
 	return "drop"
 }
 
-// Packet is a packet as a hook of the node sees it: the destination after DNAT,
-// the source before SNAT.
+// Packet is a packet as a hook of the node sees it: the destination after DNAT, but
+// on HookPrerouting before it, the source before SNAT.
 type Packet struct {
-	// Hook is HookForward or HookInput; HookNone means HookForward.
+	// Hook is the one hook whose verdict is asked for; HookNone means HookForward.
 	Hook     Hook
 	Src, Dst netip.Addr
 	// Protocol is the IANA number.
 	Protocol uint8
-	// DstPort is 0 for protocols without ports.
-	DstPort uint16
+	// SrcPort and DstPort are 0 for protocols without ports.
+	SrcPort, DstPort uint16
+	// TCPFlags of a TCP packet; 0 stands for TCPSyn.
+	TCPFlags uint8
 	// ICMPType is the type of an ICMP or ICMPv6 packet.
 	ICMPType uint8
-	// CTState is 0 for the first packet of a flow.
+	// CTState 0 stands for CTNew: the first packet of a flow.
 	CTState CTState
+	// Loopback is set for what the node sends to itself, on HookInput.
+	Loopback bool
 }
 
 // Verdict walks p through the table's base chains as the kernel does: chain by
@@ -91,6 +95,12 @@ type walker struct {
 func walk(p Packet, now func() *index) Outcome {
 	if p.Hook == HookNone {
 		p.Hook = HookForward
+	}
+	if p.CTState == 0 {
+		p.CTState = CTNew
+	}
+	if p.TCPFlags == 0 {
+		p.TCPFlags = TCPSyn
 	}
 	w := walker{p, now}
 	for _, base := range now().base {
@@ -173,6 +183,27 @@ func (w walker) matches(r Rule) bool {
 			if Protocol(w.p.Protocol) != m {
 				return false
 			}
+		case TCPFlags:
+			if Protocol(w.p.Protocol) != protoTCP || w.p.TCPFlags&m.Mask == m.Not {
+				return false
+			}
+		case Loopback:
+			if !w.p.Loopback {
+				return false
+			}
+		case Within:
+			key, ok := m.Field.key(w.p)
+			if !ok || !m.Block.Contains(keyAddr(key)) {
+				return false
+			}
+		case Unlisted:
+			key, ok := m.Field.key(w.p)
+			if !ok || !m.Block.Contains(keyAddr(key)) {
+				return false
+			}
+			if _, ok := w.lookup(m.Field, m.Set); ok {
+				return false
+			}
 		case In:
 			if _, ok := w.lookup(m.Field, m.Set); !ok {
 				return false
@@ -199,9 +230,9 @@ func (w walker) lookup(f Field, set string) (Element, bool) {
 // key returns what the field of p is in a set; ok is false if p has no such field.
 func (f Field) key(p Packet) (key string, ok bool) {
 	switch f {
-	case FieldSaddr4, FieldDaddr4, FieldPair4:
+	case FieldSaddr4, FieldDaddr4, FieldPair4, FieldTuple4:
 		ok = p.Src.Is4() && p.Dst.Is4()
-	case FieldSaddr6, FieldDaddr6, FieldPair6:
+	case FieldSaddr6, FieldDaddr6, FieldPair6, FieldTuple6:
 		ok = p.Src.Is6() && p.Dst.Is6()
 	default:
 		ok = true
@@ -220,6 +251,8 @@ func (f Field) key(p Packet) (key string, ok bool) {
 		return protoPortKey(p.Protocol, p.DstPort), true
 	case FieldPort:
 		return portKey(p.DstPort), true
+	case FieldTuple4, FieldTuple6:
+		return Tuple{p.Src, p.Dst, p.Protocol, p.SrcPort, p.DstPort}.key(), true
 	}
 	return "", false
 }

@@ -23,10 +23,18 @@ func requireSameVerdicts(t *testing.T, s ir.State, table *Table, cfg Config) {
 	}
 	for _, p := range probes(s) {
 		want := no
-		if allowed(s, p) {
+		switch {
+		case held(cfg, s, p.Src) || held(cfg, s, p.Dst):
+			want = Drop
+		case allowed(s, p):
 			want = Accept
 		}
 		require.Equal(t, want, table.Verdict(packet(p)), "%+v", p)
+		arrives := packet(p)
+		arrives.Hook, arrives.TCPFlags = HookPrerouting, TCPAck
+		if out := table.Verdict(arrives); out != Accept {
+			t.Fatalf("arrives: %+v: %s", p, out)
+		}
 		if p.Src == p.Dst {
 			continue // never arrives at the node
 		}
@@ -35,14 +43,21 @@ func requireSameVerdicts(t *testing.T, s ir.State, table *Table, cfg Config) {
 		if want = Accept; cfg.PodToNode && s.Verdict(ir.Egress, p) == ir.Deny {
 			want = no
 		}
+		if cfg.PodToNode && held(cfg, s, p.Src) {
+			want = Drop
+		}
 		require.Equal(t, want, table.Verdict(toNode), "to the node: %+v", p)
 	}
 }
 
 func TestTableDecidesAsTheCompiledForm(t *testing.T) {
-	configs := []Config{{}, {Deny: DenyReject}, {PodToNode: true}, {Deny: DenyReject, PodToNode: true}}
-	for _, cfg := range configs {
-		t.Run(fmt.Sprintf("%s/toNode=%t", cfg.Deny, cfg.PodToNode), func(t *testing.T) {
+	configs := []Config{
+		{}, {Deny: DenyReject}, {PodToNode: true}, {Deny: DenyReject, PodToNode: true}, {Midstream: true},
+		{PodCIDRs: podBlocks}, {PodCIDRs: podBlocks, PodToNode: true, Midstream: true, Bridged: true, Deny: DenyReject},
+		everything, // has blocks with addresses that are no pods'
+	}
+	for i, cfg := range configs {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			table, err := Build(cfg, "portcullis-a", shop())
 			require.NoError(t, err)
 			requireSameVerdicts(t, shop(), table, cfg)
@@ -50,7 +65,7 @@ func TestTableDecidesAsTheCompiledForm(t *testing.T) {
 	}
 	for seed := range uint64(300) {
 		s := randomState(rand.New(rand.NewPCG(seed, 0)))
-		cfg := configs[seed%4]
+		cfg := configs[seed%uint64(len(configs))]
 		table, err := Build(cfg, "portcullis-a", s)
 		require.NoError(t, err)
 		requireSameVerdicts(t, s, table, cfg)

@@ -70,7 +70,7 @@ func shop() ir.State {
 // probes are packets between all addresses of a state and some others, to ports
 // at the borders of all ranges.
 func probes(s ir.State) (out []ir.Packet) {
-	ends := addrs("10.244.2.2", "192.0.2.0", "192.0.2.255", "192.0.3.0", "255.255.255.255", "fd00:10:244:2::2", "2001:db8::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
+	ends := addrs("10.244.1.200", "fd00:10:244:1::200", "10.244.2.2", "192.0.2.0", "192.0.2.255", "192.0.3.0", "255.255.255.255", "fd00:10:244:2::2", "2001:db8::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
 	for _, e := range s.Endpoints {
 		ends = append(ends, e.Addr)
 	}
@@ -103,7 +103,7 @@ func probes(s ir.State) (out []ir.Packet) {
 }
 
 func packet(p ir.Packet) Packet {
-	return Packet{Src: p.Src, Dst: p.Dst, Protocol: uint8(p.Protocol), DstPort: p.DstPort}
+	return Packet{Src: p.Src, Dst: p.Dst, Protocol: uint8(p.Protocol), DstPort: p.DstPort, CTState: CTNew, TCPFlags: TCPSyn}
 }
 
 // randomState makes a small state out of a pool of groups and sets that any two

@@ -46,6 +46,9 @@ func writeSet(w io.Writer, word string, s *Set) {
 	if s.Interval {
 		fmt.Fprintln(w, "\t\tflags interval")
 	}
+	if s.Expires {
+		fmt.Fprintln(w, "\t\tflags timeout")
+	}
 	for i, e := range s.Elements {
 		lead, tail := "\t\t             ", ","
 		if i == 0 {
@@ -81,6 +84,10 @@ func (h Hook) String() string {
 		return "forward"
 	case HookInput:
 		return "input"
+	case HookOutput:
+		return "output"
+	case HookPrerouting:
+		return "prerouting"
 	}
 	return fmt.Sprintf("hook(%d)", uint8(h))
 }
@@ -100,6 +107,10 @@ func (t SetType) String() string {
 		return "inet_proto . inet_service"
 	case TypePort:
 		return "inet_service"
+	case TypeTuple4:
+		return "ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service"
+	case TypeTuple6:
+		return "ipv6_addr . inet_proto . inet_service . ipv6_addr . inet_service"
 	}
 	return fmt.Sprintf("type(%d)", uint8(t))
 }
@@ -122,17 +133,19 @@ func (r Rule) String() string {
 func matchText(m Match) string {
 	switch m := m.(type) {
 	case CTState:
-		var names []string
-		for _, s := range []struct {
-			bit  CTState
-			name string
-		}{{CTEstablished, "established"}, {CTRelated, "related"}} {
-			if m&s.bit != 0 {
-				names = append(names, s.name)
-			}
-		}
-		return "ct state " + strings.Join(names, ",")
+		return "ct state " + bits(uint32(m), ",", "invalid", "established", "related", "new")
+	case TCPFlags:
+		return fmt.Sprintf("tcp flags & (%s) != %s", tcpFlagNames(m.Mask), tcpFlagNames(m.Not))
+	case Loopback:
+		return "iif lo"
+	case Within:
+		return fmt.Sprintf("%s %s", m.Field, m.Block)
+	case Unlisted:
+		return fmt.Sprintf("%s %s %s != @%s", m.Field, m.Block, m.Field, m.Set)
 	case ICMPv6Type:
+		if m.First == m.Last {
+			return fmt.Sprintf("icmpv6 type %d", m.First)
+		}
 		return fmt.Sprintf("icmpv6 type %d-%d", m.First, m.Last)
 	case Protocol:
 		return "meta l4proto " + m.String()
@@ -140,6 +153,21 @@ func matchText(m Match) string {
 		return m.Field.String() + " @" + m.Set
 	}
 	return fmt.Sprint(m)
+}
+
+func tcpFlagNames(flags uint8) string {
+	return bits(uint32(flags), " | ", "fin", "syn", "rst", "psh", "ack")
+}
+
+// bits joins the names of the bits that are set, the lowest being the first.
+func bits(set uint32, separator string, names ...string) string {
+	var out []string
+	for i, name := range names {
+		if set&(1<<i) != 0 {
+			out = append(out, name)
+		}
+	}
+	return strings.Join(out, separator)
 }
 
 func actionText(a Action) string {
@@ -189,6 +217,10 @@ func (f Field) String() string {
 		return "meta l4proto . th dport"
 	case FieldPort:
 		return "th dport"
+	case FieldTuple4:
+		return "ip saddr . meta l4proto . th sport . ip daddr . th dport"
+	case FieldTuple6:
+		return "ip6 saddr . meta l4proto . th sport . ip6 daddr . th dport"
 	}
 	return fmt.Sprintf("field(%d)", uint8(f))
 }
@@ -218,6 +250,9 @@ func (s *Set) elementText(e Element) string {
 	if e.Last != e.Key {
 		text = s.Type.rangeText(e.Key, e.Last)
 	}
+	if e.Timeout != 0 {
+		text += fmt.Sprintf(" timeout %dms", e.Timeout.Milliseconds())
+	}
 	if s.Map {
 		text += " : " + e.Verdict.String()
 	}
@@ -238,6 +273,10 @@ func (t SetType) keyText(key string) string {
 		return Protocol(key[0]).String() + " . " + port(key[4:])
 	case TypePort:
 		return port(key)
+	case TypeTuple4, TypeTuple6:
+		n := (len(key) - 12) / 2
+		src, rest := key[:n], key[n:]
+		return fmt.Sprintf("%s . %s . %s . %s . %s", keyAddr(src), Protocol(rest[0]), port(rest[4:]), keyAddr(rest[8:8+n]), port(rest[8+n:]))
 	}
 	return fmt.Sprintf("%x", key)
 }
@@ -255,6 +294,10 @@ func (t SetType) size() int {
 		return 32
 	case TypePort:
 		return 2
+	case TypeTuple4:
+		return 20
+	case TypeTuple6:
+		return 44
 	}
 	return -1
 }

@@ -22,6 +22,7 @@ func TestText(t *testing.T) {
 	}{
 		"testdata/empty.nft": {Config{}, ir.State{}},
 		"testdata/shop.nft":  {Config{Deny: DenyReject, PodToNode: true}, shop()},
+		"testdata/full.nft":  {Config{PodToNode: true, Midstream: true, Bridged: true, PodCIDRs: podBlocks}, shop()},
 	} {
 		t.Run(file, func(t *testing.T) {
 			table, err := Build(tc.cfg, "portcullis-a", tc.s)
@@ -79,7 +80,7 @@ func TestNamesAreBoundedAndDistinct(t *testing.T) {
 			require.NotRegexp(t, `[^ -~]|["\\]`, r.Comment)
 		}
 	}
-	require.Len(t, chains, 1+2+2*9)
+	require.Len(t, chains, 1+1+2+2*9)
 }
 
 // TestHostileNamesLoad gives them to nft and to the kernel.

@@ -24,9 +24,16 @@ var arrows = []struct {
 	{pkg: "policy", own: []string{"policy/ir"}, never: []string{"k8s.io/client-go/", "github.com/google/nftables", "github.com/vishvananda/", "github.com/mdlayher/"}},
 	{pkg: "policy/evaluate", own: nil, never: []string{"k8s.io/client-go/", "github.com/google/nftables", "github.com/vishvananda/", "github.com/mdlayher/"}},
 	{pkg: "policy/manifest", own: nil, never: []string{"k8s.io/client-go/", "github.com/google/nftables", "github.com/vishvananda/", "github.com/mdlayher/"}},
-	{pkg: "nft", own: []string{"policy/ir"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/vishvananda/"}},
+	{pkg: "nft", own: []string{"policy/ir", "nft/watch"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/vishvananda/"}},
 	{pkg: "testcases/lab", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/"}},
-	{pkg: "agent", own: []string{"policy", "policy/ir", "policy/manifest", "nft"}, never: []string{"github.com/vishvananda/"}},
+	{pkg: "nft/watch", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/google/nftables", "github.com/vishvananda/"}},
+	{pkg: "nft/conntrack", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/"}},
+	{pkg: "nft/spoof", own: []string{"nft/watch"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/vishvananda/"}},
+	{pkg: "agent/cni", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/"}},
+	{pkg: "agent/node", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/google/nftables"}},
+	{pkg: "agent", own: []string{"policy", "policy/ir", "policy/manifest", "nft", "nft/watch", "nft/conntrack", "nft/spoof", "agent/cni", "agent/node"}, never: nil},
+	// It runs for every pod that starts: small, and without what an agent needs.
+	{pkg: "cmd/portcullis-cni", own: []string{"agent/cni"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/google/nftables"}},
 }
 
 // TestImportArrows keeps the direction in which packages may import each other.

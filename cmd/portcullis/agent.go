@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/portcullis-netpol/portcullis/agent"
+	"github.com/portcullis-netpol/portcullis/agent/node"
 )
 
 // agentFlags are the flags of the agent.
@@ -24,6 +25,7 @@ type agentFlags struct {
 	manifests  string
 	health     string
 	rules      rulesFlags
+	guard      guardFlags
 	log        logFlags
 }
 
@@ -45,6 +47,7 @@ func (a *app) agent() *cobra.Command {
 	flags.StringVar(&f.manifests, "manifests", "", "`directory` of Kubernetes YAML to follow, without an API server")
 	flags.StringVar(&f.health, "healthz-bind-address", "", "`host:port` that serves /healthz and /readyz (default: none)")
 	f.rules.add(flags)
+	f.guard.add(flags)
 	f.log.add(flags)
 	if err := c.MarkFlagRequired("node-name"); err != nil {
 		panic(err) // the flag is defined above
@@ -62,24 +65,41 @@ func (a *app) runAgent(c *cobra.Command, f *agentFlags) error {
 	if err != nil {
 		return wrongInput(err)
 	}
-	rules := f.rules.config()
+	rules, err := f.rules.config()
+	if err != nil {
+		return wrongInput(err)
+	}
 	rules.Logger = log
 	kernel, err := a.openKernel(rules)
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
 	defer kernel.Close() // changes no rule
-	log.Info("starting", "node", f.node, "version", versionLine())
-	err = agent.Run(c.Context(), agent.Config{
+	cfg := agent.Config{
 		Node:       f.node,
 		Source:     source,
 		Deny:       rules.Deny,
 		PodToNode:  rules.PodToNode,
+		Quarantine: f.rules.quarantine.value(),
+		PodCIDRs:   rules.PodCIDRs,
 		HealthAddr: f.health,
 		Logger:     log,
 		Kernel:     kernel,
-	})
-	if err != nil {
+	}
+	if a.netns >= 0 {
+		release, err := node.Claim(a.netns)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = release() }()
+		done, err := f.guard.apply(&cfg, a.netns)
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
+	log.Info("starting", "node", f.node, "version", versionLine())
+	if err := agent.Run(c.Context(), cfg); err != nil {
 		return err
 	}
 	log.Info("stopped; the rules stay in force")

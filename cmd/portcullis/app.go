@@ -22,10 +22,19 @@ const (
 type app struct {
 	stdout, stderr io.Writer
 	openKernel     func(nft.Config) (nft.Kernel, error)
+	// netns is a file descriptor of the network namespace to work in; 0 is the
+	// process's. Less than 0, nothing of the node is touched but the kernel that
+	// openKernel gives.
+	netns int
 }
 
 func newApp(stdout, stderr io.Writer) *app {
-	return &app{stdout: stdout, stderr: stderr, openKernel: nft.OpenKernel}
+	a := &app{stdout: stdout, stderr: stderr}
+	a.openKernel = func(c nft.Config) (nft.Kernel, error) {
+		c.NetNS = a.netns
+		return nft.OpenKernel(c)
+	}
+	return a
 }
 
 // failure is an error with the exit code that belongs to it. A failure without an
@@ -89,7 +98,7 @@ func (a *app) root(started *bool) *cobra.Command {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help is enough
-	root.AddCommand(a.agent(), a.cleanup(), a.render(), a.explain(), a.demo(), a.version())
+	root.AddCommand(a.agent(), a.cleanup(), a.render(), a.explain(), a.demo(), a.installCNI(), a.version())
 	for _, c := range append(root.Commands(), root) {
 		do := c.RunE
 		c.RunE = func(c *cobra.Command, args []string) error {

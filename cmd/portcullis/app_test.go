@@ -62,6 +62,7 @@ func (o *output) wait(t *testing.T, text string) {
 func testApp() (a *app, stdout, stderr *output) {
 	stdout, stderr = &output{}, &output{}
 	a = newApp(stdout, stderr)
+	a.netns = -1
 	k := nft.NewFake()
 	a.openKernel = func(nft.Config) (nft.Kernel, error) { return k, nil }
 	return a, stdout, stderr
@@ -113,6 +114,9 @@ var exitCodes = map[string]struct {
 	"agent bad kubeconfig":    {[]string{"agent", "--node-name", "n", "--kubeconfig", "app.go"}, exitInput, []string{"--kubeconfig app.go"}},
 	"agent bad deny":          {[]string{"agent", "--node-name", "n", "--deny", "ignore"}, exitInput, []string{"--deny", "drop, reject"}},
 	"agent bad pod-to-node":   {[]string{"agent", "--node-name", "n", "--pod-to-node", "maybe"}, exitInput, []string{"--pod-to-node", "enforce, allow"}},
+	"agent bad pod-cidrs":     {[]string{"agent", "--node-name", "n", "--manifests", "testdata/shop", "--pod-cidrs", "10.244.1.0"}, exitInput, []string{"--pod-cidrs", `"10.244.1.0"`}},
+	"agent all pod-cidrs":     {[]string{"agent", "--node-name", "n", "--manifests", "testdata/shop", "--pod-cidrs", "10.244.1.0/24,::/0"}, exitInput, []string{"--pod-cidrs", "::/0 is the whole family"}},
+	"agent bad quarantine":    {[]string{"agent", "--node-name", "n", "--quarantine", "no"}, exitInput, []string{"--quarantine", "on, off"}},
 	"agent bad level":         {[]string{"agent", "--node-name", "n", "--log-level", "loud"}, exitInput, []string{"--log-level"}},
 	"agent bad format":        {[]string{"agent", "--node-name", "n", "--log-format", "xml"}, exitInput, []string{"--log-format"}},
 	"agent bad health":        {[]string{"agent", "--node-name", "n", "--manifests", "testdata/shop", "--healthz-bind-address", "here"}, exitInput, []string{`--healthz-bind-address "here"`}},
@@ -123,6 +127,10 @@ var exitCodes = map[string]struct {
 	"render empty node":    {[]string{"render", "-f", "testdata/shop", "--node", ""}, exitInput, []string{"--node is empty"}},
 	"render bad file":      {[]string{"render", "-f", "testdata/bad", "--node", "n"}, exitInput, []string{"testdata/bad/policy.yaml, document 2", "NetworkPolicy shop/typo", "spec.podSelectors"}},
 	"render no file":       {[]string{"render", "-f", "testdata/nowhere", "--node", "n"}, exitInput, []string{"testdata/nowhere"}},
+	"render bad pod-cidrs": {[]string{"render", "-f", "testdata/shop", "--node", "n", "--pod-cidrs", "10.244.1.0/33"}, exitInput, []string{"--pod-cidrs", `"10.244.1.0/33"`}},
+	"render all pod-cidrs": {[]string{"render", "-f", "testdata/shop", "--node", "n", "--pod-cidrs", "0.0.0.0/0"}, exitInput, []string{"--pod-cidrs", "0.0.0.0/0 is the whole family"}},
+	"render bad Node":      {[]string{"render", "-f", "testdata/badnode", "--node", "all"}, exitInput, []string{"Node all", "every address there is"}},
+	"render old bad Node":  {[]string{"render", "-f", "testdata/badnode", "--node", "old"}, exitInput, []string{"Node old", `"10.244.9.0"`}},
 	"render":               {[]string{"render", "-f", "testdata/shop", "--node", "node-9"}, exitOK, []string{`no pod of these files is on node "node-9"`}},
 
 	"explain without files": {[]string{"explain", "a/b", "a/c", "tcp/1"}, exitInput, []string{`"filename"`}},
@@ -176,7 +184,7 @@ func TestVersion(t *testing.T) {
 // TestHelp names every command.
 func TestHelp(t *testing.T) {
 	_, stdout, _ := run(t)
-	for _, command := range []string{"agent", "cleanup", "demo", "explain", "render", "version"} {
+	for _, command := range []string{"agent", "cleanup", "demo", "explain", "install-cni", "render", "version"} {
 		require.Contains(t, stdout, "\n  "+command+" ")
 	}
 }

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/portcullis-netpol/portcullis/nft"
+	"github.com/portcullis-netpol/portcullis/nft/spoof"
 )
 
 func (a *app) cleanup() *cobra.Command {
@@ -21,10 +24,22 @@ func (a *app) cleanup() *cobra.Command {
 				return fmt.Errorf("open nftables: %w", err)
 			}
 			defer k.Close()
-			if err := nft.Cleanup(c.Context(), k); err != nil {
+			if err := errors.Join(nft.Cleanup(c.Context(), k), a.cleanDevices(c.Context())); err != nil {
 				return fmt.Errorf("remove the rules: %w", err)
 			}
 			return nil
 		},
 	}
+}
+
+// cleanDevices removes the rules of the pods' interfaces.
+func (a *app) cleanDevices(ctx context.Context) error {
+	if a.netns < 0 {
+		return nil
+	}
+	guard, err := spoof.Open(a.netns)
+	if err != nil {
+		return err
+	}
+	return errors.Join(guard.Cleanup(ctx), guard.Close())
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -42,19 +43,38 @@ func (c *choice[T]) value() T { return c.values[c.chosen] }
 
 // rulesFlags are the flags that decide how the rules look.
 type rulesFlags struct {
-	deny      choice[nft.DenyMode]
-	podToNode choice[bool]
+	deny       choice[nft.DenyMode]
+	podToNode  choice[bool]
+	quarantine choice[bool]
+	podCIDRs   []string
 }
 
 func (f *rulesFlags) add(to *pflag.FlagSet) {
 	f.deny = choice[nft.DenyMode]{words: []string{"drop", "reject"}, values: []nft.DenyMode{nft.DenyDrop, nft.DenyReject}}
 	f.podToNode = choice[bool]{words: []string{"enforce", "allow"}, values: []bool{true, false}}
+	f.quarantine = choice[bool]{words: []string{"on", "off"}, values: []bool{true, false}}
 	to.Var(&f.deny, "deny", "what becomes of packets that no policy allows: drop is silent, reject answers (TCP reset, ICMP administratively prohibited)")
 	to.Var(&f.podToNode, "pod-to-node", "whether packets from a pod to its own node are judged as egress")
+	to.Var(&f.quarantine, "quarantine", "whether addresses of the node's pod CIDRs reach nothing but their node until the agent knows the pod and its policies are in force")
+	to.StringSliceVar(&f.podCIDRs, "pod-cidrs", nil, "`blocks` that this node's pods get their addresses from (default: spec.podCIDRs of the Node)")
 }
 
-func (f *rulesFlags) config() nft.Config {
-	return nft.Config{Deny: f.deny.value(), PodToNode: f.podToNode.value()}
+// config returns the rules that are asked for. PodCIDRs are those of the flag alone,
+// whether there is a quarantine or not. Midstream is what an agent sets unless its
+// node does not track connections yet, and then a little later.
+func (f *rulesFlags) config() (nft.Config, error) {
+	c := nft.Config{Deny: f.deny.value(), PodToNode: f.podToNode.value(), Midstream: true}
+	for _, text := range f.podCIDRs {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nft.Config{}, fmt.Errorf("--pod-cidrs: %w", err)
+		}
+		c.PodCIDRs = append(c.PodCIDRs, p)
+	}
+	if err := c.Validate(); err != nil { // the words of the other flags cannot be wrong
+		return nft.Config{}, fmt.Errorf("--pod-cidrs: %w", err)
+	}
+	return c, nil
 }
 
 // logFlags are the flags of the log.

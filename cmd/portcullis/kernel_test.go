@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-netpol/portcullis/agent"
@@ -129,13 +133,36 @@ func stable(v any) any {
 	return v
 }
 
+// trackConnection makes the namespace know a connection, as every node does that has
+// run for a while. Where there is none, an agent waits before it takes packets of
+// unknown connections for what they are.
+func (ns netNS) trackConnection(t *testing.T) {
+	t.Helper()
+	ns.nft(t, "table inet tracking {\n chain output {\n type filter hook output priority 0;\n ct state new\n }\n}\n", "-f", "-")
+	links, err := netlink.NewHandleAt(netns.NsHandle(ns.file.Fd()))
+	require.NoError(t, err)
+	defer links.Close()
+	lo, err := links.LinkByName("lo")
+	require.NoError(t, err)
+	require.NoError(t, links.LinkSetUp(lo))
+	require.NoError(t, onThread(func() error {
+		if err := unix.Setns(int(ns.file.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("setns: %w", err)
+		}
+		c, err := net.Dial("udp", "127.0.0.1:9")
+		if err != nil {
+			return err
+		}
+		_, err = c.Write([]byte("here"))
+		return errors.Join(err, c.Close())
+	}))
+}
+
 // app is an app whose kernel is that of a namespace.
 func (ns netNS) app() (a *app, stdout, stderr *output) {
-	a, stdout, stderr = testApp()
-	a.openKernel = func(c nft.Config) (nft.Kernel, error) {
-		c.NetNS = int(ns.file.Fd())
-		return nft.OpenKernel(c)
-	}
+	stdout, stderr = &output{}, &output{}
+	a = newApp(stdout, stderr)
+	a.netns = int(ns.file.Fd())
 	return a, stdout, stderr
 }
 
@@ -148,32 +175,58 @@ func copyShop(t *testing.T) string {
 }
 
 // TestRenderIsWhatTheAgentLoads has the nft program check and load what render prints,
-// and compares it with what the agent puts in the kernel.
+// and compares it with what the agent puts in the kernel: with Nodes and without, with
+// the flags that both commands have, and with those that concern no rule.
 func TestRenderIsWhatTheAgentLoads(t *testing.T) {
 	lab.Require(t, lab.NFTables, lab.NFTBinary)
+	noNodes := copyShop(t)
+	require.NoError(t, os.Remove(filepath.Join(noNodes, "nodes.yaml")))
 	for _, flags := range [][]string{
 		nil,
 		{"--deny", "reject"},
 		{"--pod-to-node", "allow"},
+		{"--quarantine", "off"},
+		{"--pod-cidrs", "10.244.0.0/16,10.244.1.7/24,fd00:10:244::/56"},
+		{"--quarantine", "off", "--pod-cidrs", "10.244.1.0/24"},
 	} {
-		for _, node := range []string{"node-1", "node-2", "node-9"} {
-			t.Run(strings.Join(append(flags, node), " "), func(t *testing.T) {
-				code, rendered, stderr := run(t, append([]string{"render", "-f", "testdata/shop", "--node", node}, flags...)...)
+		for _, at := range []struct{ node, dir string }{{"node-1", "testdata/shop"}, {"node-2", "testdata/shop"}, {"node-9", noNodes}} {
+			t.Run(strings.Join(append(flags, at.node), " "), func(t *testing.T) {
+				code, rendered, stderr := run(t, append([]string{"render", "-f", at.dir, "--node", at.node}, flags...)...)
 				require.Equal(t, exitOK, code, stderr)
-				byHand := newNetNS(t)
-				byHand.nft(t, rendered, "-c", "-f", "-")
-				require.NotContains(t, byHand.nft(t, "", "list", "tables"), renderedTable) // -c only checks
-				byHand.nft(t, rendered, "-f", "-")
-
-				byAgent := newNetNS(t)
-				a, _, log := byAgent.app()
-				stop := startApp(a, append([]string{"agent", "--node-name", node, "--manifests", "testdata/shop"}, flags...)...)
-				log.wait(t, `msg="in force"`)
-				require.Equal(t, exitOK, stop(), log)
-				require.Equal(t, byHand.table(t), byAgent.table(t))
+				require.Equal(t, loadByHand(t, rendered), loadByAgent(t, append([]string{"--node-name", at.node, "--manifests", at.dir}, flags...)...))
 			})
 		}
 	}
+	for _, flags := range [][]string{{"--existing-connections", "keep"}, {"--anti-spoofing", "off"}} {
+		t.Run(flags[0], func(t *testing.T) {
+			code, rendered, stderr := run(t, "render", "-f", "testdata/shop", "--node", "node-1")
+			require.Equal(t, exitOK, code, stderr)
+			require.Equal(t, loadByHand(t, rendered), loadByAgent(t, append([]string{"--node-name", "node-1", "--manifests", "testdata/shop"}, flags...)...))
+		})
+	}
+}
+
+// loadByHand has the nft program load a table, and returns what the kernel holds then.
+func loadByHand(t *testing.T, rendered string) []string {
+	t.Helper()
+	ns := newNetNS(t)
+	ns.nft(t, rendered, "-c", "-f", "-")
+	require.NotContains(t, ns.nft(t, "", "list", "tables"), renderedTable) // -c only checks
+	ns.nft(t, rendered, "-f", "-")
+	return ns.table(t)
+}
+
+// loadByAgent has an agent on a node that tracks connections load its table, and
+// returns what the kernel holds then.
+func loadByAgent(t *testing.T, flags ...string) []string {
+	t.Helper()
+	ns := newNetNS(t)
+	ns.trackConnection(t)
+	a, _, log := ns.app()
+	stop := startApp(a, append([]string{"agent"}, flags...)...)
+	log.wait(t, `msg="in force"`)
+	require.Equal(t, exitOK, stop(), log)
+	return ns.table(t)
 }
 
 // TestAgentCommand goes through the life of the agent as a command: it follows its

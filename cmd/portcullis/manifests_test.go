@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,6 +14,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/portcullis-netpol/portcullis/agent/cni"
+	"github.com/portcullis-netpol/portcullis/cmd/portcullis/installcni"
 )
 
 const installDir = "../../manifests"
@@ -44,7 +48,7 @@ func readInstallation(t *testing.T) installation {
 	text, err := os.ReadFile(filepath.Join(installDir, "kustomization.yaml"))
 	require.NoError(t, err)
 	require.NoError(t, yaml.UnmarshalStrict(text, &k))
-	files, err := filepath.Glob(filepath.Join(installDir, "*"))
+	files, err := filepath.Glob(filepath.Join(installDir, "*.yaml"))
 	require.NoError(t, err)
 	require.Len(t, files, len(k.Resources)+1, "a file that the kustomization does not name")
 
@@ -111,9 +115,13 @@ func TestInstallationPod(t *testing.T) {
 	require.False(t, pod.HostPID || pod.HostIPC)
 	require.Equal(t, "system-node-critical", pod.PriorityClassName)
 	require.Equal(t, []corev1.Toleration{{Operator: corev1.TolerationOpExists}}, pod.Tolerations)
-	require.Empty(t, pod.Volumes)
 	require.Len(t, pod.Containers, 1)
 	c := pod.Containers[0]
+	require.Len(t, pod.Volumes, 1)
+	require.Len(t, c.VolumeMounts, 1)
+	require.Equal(t, pod.Volumes[0].Name, c.VolumeMounts[0].Name)
+	require.Equal(t, pod.Volumes[0].HostPath.Path, c.VolumeMounts[0].MountPath)
+	require.Equal(t, filepath.Dir(cni.DefaultSocket), c.VolumeMounts[0].MountPath)
 	require.Equal(t, []corev1.Capability{"ALL"}, c.SecurityContext.Capabilities.Drop)
 	require.Equal(t, []corev1.Capability{"NET_ADMIN"}, c.SecurityContext.Capabilities.Add)
 	require.True(t, *c.SecurityContext.ReadOnlyRootFilesystem)
@@ -128,6 +136,7 @@ func TestInstallationPod(t *testing.T) {
 	require.NoError(t, command.ValidateRequiredFlags())
 	require.Empty(t, command.Flags().Args())
 
+	require.Equal(t, cni.DefaultSocket, command.Flag("cni-socket").Value.String())
 	var names []string
 	for _, e := range c.Env {
 		names = append(names, e.Name)
@@ -141,4 +150,49 @@ func TestInstallationPod(t *testing.T) {
 		require.Equal(t, health, probe.HTTPGet.Host+":"+probe.HTTPGet.Port.String())
 		require.Equal(t, path, probe.HTTPGet.Path)
 	}
+}
+
+// TestInstallationPlugin checks what manifests/cni adds: a container without any
+// capability that writes to the two directories of the CNI, and nothing else.
+func TestInstallationPlugin(t *testing.T) {
+	var k struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		Patches    []struct {
+			Path string `json:"path"`
+		} `json:"patches"`
+	}
+	text, err := os.ReadFile(filepath.Join(installDir, "cni", "kustomization.yaml"))
+	require.NoError(t, err)
+	require.NoError(t, yaml.UnmarshalStrict(text, &k))
+	require.Equal(t, "Component", k.Kind)
+	var patch appsv1.DaemonSet
+	text, err = os.ReadFile(filepath.Join(installDir, "cni", k.Patches[0].Path))
+	require.NoError(t, err)
+	require.NoError(t, yaml.UnmarshalStrict(text, &patch))
+	in := readInstallation(t)
+	require.Equal(t, in.daemon.Namespace+"/"+in.daemon.Name, patch.Namespace+"/"+patch.Name)
+	pod := patch.Spec.Template.Spec
+	require.Len(t, pod.Containers, 1)
+	c := pod.Containers[0]
+	require.NotEqual(t, in.daemon.Spec.Template.Spec.Containers[0].Name, c.Name)
+	require.Equal(t, in.daemon.Spec.Template.Spec.Containers[0].Image, c.Image)
+	require.Equal(t, []corev1.Capability{"ALL"}, c.SecurityContext.Capabilities.Drop)
+	require.Empty(t, c.SecurityContext.Capabilities.Add)
+	mounts, volumes := map[string]string{}, map[string]string{}
+	for _, m := range c.VolumeMounts {
+		mounts[m.Name] = m.MountPath
+	}
+	for _, v := range pod.Volumes {
+		volumes[v.Name] = v.HostPath.Path
+	}
+	require.Equal(t, volumes, mounts)
+	require.ElementsMatch(t, []string{installcni.DefaultConfDir, installcni.DefaultBinDir}, slices.Collect(maps.Values(mounts)))
+
+	a, _, _ := testApp()
+	command, args, err := a.root(new(bool)).Find(c.Args)
+	require.NoError(t, err)
+	require.Equal(t, "install-cni", command.Name())
+	require.NoError(t, command.ParseFlags(args))
+	require.Empty(t, command.Flags().Args())
 }

@@ -1,0 +1,76 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/portcullis-netpol/portcullis/agent/node"
+)
+
+// inspectEvery is how often the node is looked at: a sysctl that is turned off, or
+// a kube-proxy that is started in IPVS mode, tells nobody.
+const inspectEvery = 10 * time.Second
+
+// checker is what the loop asks of node.Checker.
+type checker interface {
+	Check(context.Context, node.Local) ([]node.Condition, error)
+	Bridged(node.Local) (bool, error)
+}
+
+// conditions tells of settings of the node that let packets past the rules. It
+// belongs to the loop; the nil *conditions does nothing.
+type conditions struct {
+	checker checker
+	health  *health
+	log     *slog.Logger
+	told    map[string]string // messages by reason
+}
+
+// bridged reports whether pods are attached to a bridge. That it cannot be told is a
+// condition of its own.
+func (c *conditions) bridged(local node.Local) bool {
+	if c == nil {
+		return false
+	}
+	yes, err := c.checker.Bridged(local)
+	return yes && err == nil
+}
+
+// inspect looks at the node and reports what is wrong, and what no longer is.
+func (c *conditions) inspect(ctx context.Context, local node.Local, w *warnings) {
+	if c == nil {
+		return
+	}
+	found, err := c.checker.Check(ctx, local)
+	if err != nil {
+		return // told to stop
+	}
+	now := map[string]string{}
+	for _, f := range found {
+		switch {
+		case f.Repaired:
+			c.log.Warn(f.Message, "reason", f.Reason)
+			w.ofNode(f.Reason, f.Message)
+			continue
+		case now[f.Reason] != "":
+			now[f.Reason] += " " + f.Message
+		default:
+			now[f.Reason] = f.Message
+		}
+	}
+	for reason, message := range now {
+		if c.told[reason] != message {
+			c.log.Error(message, "reason", reason)
+			w.ofNode(reason, message)
+		}
+		c.health.notReady(reason, message)
+	}
+	for reason := range c.told {
+		if now[reason] == "" {
+			c.log.Info("no longer so", "reason", reason)
+			c.health.notReady(reason, "")
+		}
+	}
+	c.told = now
+}

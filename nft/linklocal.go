@@ -1,0 +1,35 @@
+package nft
+
+import "net/netip"
+
+// linkLocalBlock holds the addresses that mean something on one link only. Every pod
+// has one and no pod's status names it, so that no policy can speak of them.
+var linkLocalBlock = netip.MustParsePrefix("fe80::/10")
+
+// linkLocal keeps pods of one bridge from going past every policy by these addresses.
+// A router never forwards them, so they are in the forward hook only where a bridge
+// brings them there. It cannot be told which pod has which of them, hence nobody has
+// the use of them, be the pods selected by a policy or not.
+//
+// Between a pod and its own node they go through other hooks, where this is not said:
+// the gateway of a pod may be such an address.
+func linkLocal() []Rule {
+	f := families[1]
+	return []Rule{
+		{Match: []Match{Within{f.saddr, linkLocalBlock}}, Action: Verdict{VerdictGoto, chainLinkLocal}},
+		{Match: []Match{Within{f.daddr, linkLocalBlock}}, Action: Verdict{Kind: VerdictDrop}},
+	}
+}
+
+// linkLocalChain lets hosts and routers tell which multicast groups they listen to,
+// which they do from link-local addresses: a bridge that follows it would starve pods
+// of the groups by which they find their neighbours. It is a chain of its own because
+// nft looks for the family once in a rule, and so would write these conditions behind
+// the source in another way than the two of them alone.
+func linkLocalChain() *Chain {
+	return &Chain{Name: chainLinkLocal, Rules: []Rule{
+		{Match: []Match{ICMPv6Type{130, 132}}, Action: accept},
+		{Match: []Match{ICMPv6Type{143, 143}}, Action: accept},
+		{Action: Verdict{Kind: VerdictDrop}},
+	}}
+}
