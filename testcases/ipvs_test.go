@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-netpol/portcullis/agent/node"
 	"github.com/portcullis-netpol/portcullis/policy/manifest"
 	"github.com/portcullis-netpol/portcullis/testcases/lab"
 )
@@ -38,8 +39,8 @@ const ipvsPort, ipvsTarget = 80, 8080
 // TestIPVS shows what becomes of policy on a node whose kube-proxy uses IPVS, with
 // the real kernel and no help: a Service's packets go through input, where their
 // destination is still the Service, and leave through output, where they look like
-// the node's own. It holds what README.md says about such nodes, and that the
-// agent must not be silent there; it is not how things should be.
+// the node's own. It holds what README.md says about such nodes, where the agent finds
+// IPVS and is not ready; it is not how things should be.
 func TestIPVS(t *testing.T) {
 	for _, topo := range topologies {
 		t.Run(topo.String(), func(t *testing.T) {
@@ -48,10 +49,12 @@ func TestIPVS(t *testing.T) {
 			s := newSite(t, topo, tableConfig)
 			c := &cluster{}
 			s.become(c, ipvsPods)
+			require.NotContains(t, s.conditions(), node.IPVSProxy)
 			for pod, addrs := range ipvsServices {
 				require.NoError(t, s.serve(pod, protoPort{"tcp", ipvsTarget}))
 				s.ipvs(family, addrs, s.pods[pod].addrs())
 			}
+			require.Contains(t, s.conditions(), node.IPVSProxy, "the agent must not call such a node ready")
 			for _, stage := range ipvsStages {
 				if stage.policy != "" {
 					s.become(c, "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, spec: "+stage.policy+"}")
@@ -91,6 +94,17 @@ var ipvsStages = []struct {
 		policy: `{podSelector: {matchLabels: {app: client}}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.96.0.0/16}}, {ipBlock: {cidr: "fd00:96::/64"}}]}]}`,
 		want:   map[string]ipvsWant{"shop/near": {false, true}, "shop/far": {false, true}},
 	},
+}
+
+// conditions returns the reasons for which an agent would not call node-1 ready.
+func (s *site) conditions() (reasons []string) {
+	s.t.Helper()
+	found, err := node.NewChecker(node.Config{NetNS: s.NetNS("node-1")}).Check(s.t.Context(), node.Local{})
+	require.NoError(s.t, err)
+	for _, c := range found {
+		reasons = append(reasons, c.Reason)
+	}
+	return reasons
 }
 
 // become sets objects in the cluster and has them enforced.

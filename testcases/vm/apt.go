@@ -25,16 +25,58 @@ type apt struct {
 // least three numbers; meta packages have two.
 var kernelPackage = regexp.MustCompile(`^linux-image-(\d+\.\d+\.\d+[0-9a-z.+~-]*)-amd64$`)
 
-// fetch returns the package file of the newest kernel of a series ("6.1"; "" for
-// the newest of all). One that is there already is not looked for again.
-func (a *apt) fetch(ctx context.Context, series string) (string, error) {
+// fetch returns the package files of the newest kernel of a series ("6.1"; "" for
+// the newest of all): one, and the others that its contents are spread over since
+// Debian 14. What is there already is not looked for again.
+func (a *apt) fetch(ctx context.Context, series string) ([]string, error) {
 	folder := filepath.Join(a.dir, cmp.Or(a.suite, "default"), "packages")
 	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return "", err
+		return nil, err
 	}
-	if deb := newestFile(folder, series); deb != "" {
-		return deb, nil
+	deb := newestFile(folder, series)
+	if deb == "" {
+		var err error
+		if deb, err = a.fetchNewest(ctx, series, folder); err != nil {
+			return nil, err
+		}
 	}
+	depends, err := exec.CommandContext(ctx, "dpkg-deb", "--field", deb, "Depends").Output()
+	if err != nil {
+		return nil, fmt.Errorf("read what %s depends on: %w", deb, err)
+	}
+	debs := []string{deb}
+	for _, name := range parts(deb, string(depends)) {
+		// A package file's name begins with the package's, and no package's
+		// has an underscore.
+		if have, _ := filepath.Glob(filepath.Join(folder, name+"_*.deb")); len(have) > 0 {
+			debs = append(debs, have[0])
+			continue
+		}
+		part, err := a.download(ctx, name, folder)
+		if err != nil {
+			return nil, err
+		}
+		debs = append(debs, part)
+	}
+	return debs, nil
+}
+
+// parts lists the packages among the dependencies of a kernel package that belong
+// to the same kernel.
+func parts(deb, depends string) []string {
+	image, _, _ := strings.Cut(filepath.Base(deb), "_")
+	release := strings.TrimPrefix(image, "linux-image-")
+	var out []string
+	for word := range strings.FieldsSeq(depends) {
+		if kind, ok := strings.CutSuffix(word, "-"+release); ok && strings.HasPrefix(kind, "linux-") {
+			out = append(out, word)
+		}
+	}
+	return out
+}
+
+// fetchNewest looks for a package and downloads it.
+func (a *apt) fetchNewest(ctx context.Context, series, folder string) (string, error) {
 	if err := a.update(ctx); err != nil {
 		return "", err
 	}

@@ -27,6 +27,28 @@ func TestNewestPackage(t *testing.T) {
 	}
 }
 
+func TestParts(t *testing.T) {
+	require.Empty(t, parts("/x/linux-image-6.1.0-56-amd64_6.1.192-2_amd64.deb", "kmod, linux-base (>= 4.3~), initramfs-tools (>= 0.120)"))
+	require.Equal(t, []string{"linux-base-7.2.13+deb14-amd64", "linux-binary-7.2.13+deb14-amd64"},
+		parts("linux-image-7.2.13+deb14-amd64_7.2.13-1_amd64.deb",
+			"dracut | initramfs-tools, linux-base-7.2.13+deb14-amd64 (= 7.2.13-1), linux-binary-7.2.13+deb14-amd64 (= 7.2.13-1)"))
+}
+
+func TestImageRelease(t *testing.T) {
+	for name, want := range map[string]string{
+		"/boot/vmlinuz-6.1.0-56-amd64":                  "6.1.0-56-amd64",
+		"/usr/lib/modules/7.2.13+deb14-amd64/vmlinuz":   "7.2.13+deb14-amd64",
+		"/usr/lib/modules/7.2.13+deb14-amd64/vmlinuz.o": "",
+		"/usr/share/doc/x/vmlinuz":                      "",
+	} {
+		release, ok := imageRelease(name)
+		require.Equal(t, want != "", ok, name)
+		if ok {
+			require.Equal(t, want, release)
+		}
+	}
+}
+
 func TestNewestFile(t *testing.T) {
 	dir := t.TempDir()
 	require.Empty(t, newestFile(dir, "6.1"))

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/portcullis-netpol/portcullis/testcases/vm/plan"
@@ -18,8 +20,9 @@ import (
 // image is an initramfs in the making.
 type image struct {
 	*cpioWriter
-	file *os.File
-	buf  *bufio.Writer
+	file      *os.File
+	buf       *bufio.Writer
+	libraries map[string]bool // that are in it
 }
 
 func newImage(path string) (*image, error) {
@@ -28,7 +31,7 @@ func newImage(path string) (*image, error) {
 		return nil, err
 	}
 	buf := bufio.NewWriterSize(f, 1<<20)
-	im := &image{newCPIO(buf), f, buf}
+	im := &image{newCPIO(buf), f, buf, map[string]bool{}}
 	// The kernel opens the console for init before init can mount /dev.
 	im.device("/dev/console", 0o600, 5, 1)
 	im.device("/dev/null", 0o666, 1, 3)
@@ -70,19 +73,42 @@ func (im *image) program(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, "ldd", path).Output()
-	if err != nil {
-		return fmt.Errorf("ldd %s: %w", path, err)
-	}
-	if err := im.add(path, "/usr/sbin/"+name, 0o755); err != nil {
+	return im.executable(ctx, path, "/usr/sbin/"+name)
+}
+
+// executable copies an executable file with the libraries that it is linked to, if
+// any.
+func (im *image) executable(ctx context.Context, from, to string) error {
+	if err := im.add(from, to, 0o755); err != nil {
 		return err
 	}
+	if static, err := isStatic(from); static || err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, "ldd", from).Output()
+	if err != nil {
+		return fmt.Errorf("ldd %s: %w", from, err)
+	}
 	for _, lib := range libraries(string(out)) {
+		if im.libraries[lib] {
+			continue
+		}
+		im.libraries[lib] = true
 		if err := im.add(lib, lib, 0o755); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// isStatic tells whether a program needs no dynamic linker. ldd fails for those.
+func isStatic(file string) (bool, error) {
+	program, err := elf.Open(file)
+	if err != nil {
+		return false, err
+	}
+	defer program.Close()
+	return !slices.ContainsFunc(program.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }), nil
 }
 
 // libraries reads the output of ldd: "name => /path (address)", and for the

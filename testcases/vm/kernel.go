@@ -26,32 +26,42 @@ type moduleFile struct {
 	data []byte
 }
 
-// readKernel takes a kernel out of its package.
-func readKernel(ctx context.Context, deb string) (*kernel, error) {
-	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
-	out, err := cmd.StdoutPipe()
+// readKernel takes a kernel out of its packages.
+func readKernel(ctx context.Context, debs []string) (*kernel, error) {
+	c := newContents()
+	for _, deb := range debs {
+		if err := c.addPackage(ctx, deb); err != nil {
+			return nil, err
+		}
+	}
+	k, err := c.kernel()
 	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	contents, err := readContents(out)
-	if err != nil {
-		_ = cmd.Process.Kill()
-		return nil, errors.Join(fmt.Errorf("read %s: %w", deb, err), cmd.Wait())
-	}
-	if err := cmd.Wait(); err != nil {
-		return nil, fmt.Errorf("dpkg-deb %s: %w", deb, err)
-	}
-	k, err := contents.kernel()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", deb, err)
+		return nil, fmt.Errorf("%s: %w", strings.Join(debs, ", "), err)
 	}
 	return k, nil
 }
 
-// contents is what of a package may be needed.
+// addPackage reads a package file.
+func (c *contents) addPackage(ctx context.Context, deb string) error {
+	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	if err := c.add(out); err != nil {
+		_ = cmd.Process.Kill()
+		return errors.Join(fmt.Errorf("read %s: %w", deb, err), cmd.Wait())
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("dpkg-deb %s: %w", deb, err)
+	}
+	return nil
+}
+
+// contents is what of the packages may be needed.
 type contents struct {
 	release string
 	image   []byte
@@ -64,26 +74,29 @@ type packedModule struct {
 	data []byte
 }
 
-// readContents reads a package's files to the end.
-func readContents(r io.Reader) (*contents, error) {
-	c := &contents{builtIn: map[string]bool{}, files: map[string]packedModule{}}
+func newContents() *contents {
+	return &contents{builtIn: map[string]bool{}, files: map[string]packedModule{}}
+}
+
+// add reads a package's files, a tar archive, to the end.
+func (c *contents) add(r io.Reader) error {
 	for archive := tar.NewReader(r); ; {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		name := path.Clean("/" + header.Name)
-		release, isImage := strings.CutPrefix(name, "/boot/vmlinuz-")
+		release, isImage := imageRelease(name)
 		isBuiltIn := path.Base(name) == "modules.builtin"
 		if header.Typeflag != tar.TypeReg || !isImage && !isBuiltIn && !mayBeNeeded(name) {
 			continue
 		}
 		data, err := io.ReadAll(archive)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		switch {
 		case isImage:
@@ -98,7 +111,16 @@ func readContents(r io.Reader) (*contents, error) {
 	}
 	// Some padding may follow; the other side must be able to write it.
 	_, err := io.Copy(io.Discard, r)
-	return c, err
+	return err
+}
+
+// imageRelease tells the release of a kernel image by its file name.
+func imageRelease(name string) (string, bool) {
+	if release, ok := strings.CutPrefix(name, "/boot/vmlinuz-"); ok {
+		return release, true
+	}
+	dir, file := path.Split(name)
+	return path.Base(dir), file == "vmlinuz" && path.Dir(path.Clean(dir)) == "/usr/lib/modules"
 }
 
 // mayBeNeeded keeps the modules of most drivers out of memory.
@@ -117,7 +139,7 @@ func mayBeNeeded(name string) bool {
 // kernel chooses the modules. Besides the lists it loads every one of nft's own.
 func (c *contents) kernel() (*kernel, error) {
 	if c.image == nil {
-		return nil, errors.New("no /boot/vmlinuz in the package")
+		return nil, errors.New("no vmlinuz in the package")
 	}
 	expressions := slices.DeleteFunc(slices.Sorted(maps.Keys(c.files)), func(name string) bool {
 		return !strings.HasPrefix(name, "nft_")

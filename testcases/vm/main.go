@@ -22,6 +22,7 @@ type options struct {
 	run           string
 	dir           string
 	memory        string
+	cpus          int
 	slowdown      int
 	limit         time.Duration
 }
@@ -30,17 +31,19 @@ func main() {
 	var o options
 	flag.StringVar(&o.kernel, "kernel", "6.1", "series of the kernel: the newest package of it is used; empty for the newest of all")
 	flag.StringVar(&o.suite, "suite", "", "Debian release to take it from, as bullseye or sid; empty for the machine's own package sources")
-	flag.StringVar(&o.set, "set", "ci", "what to run: ci, a selection, or all")
-	flag.StringVar(&o.run, "run", "", "run only these tests of one suite (nft, lab, lab-packets, testcases): testcases=TestCases/hairpin")
+	flag.StringVar(&o.set, "set", "ci", "what to run: ci, a selection of the packet tests; all of them; or conformance, the upstream specs that need SCTP sockets")
+	flag.StringVar(&o.run, "run", "", "run only these tests of one suite (nft, lab, lab-packets, testcases, conformance): testcases=TestCases/hairpin")
 	flag.StringVar(&o.dir, "dir", "bin/vm", "folder for packages, and for what is built")
-	flag.StringVar(&o.memory, "memory", "2G", "memory of the machine")
+	flag.StringVar(&o.memory, "memory", "", "memory of the machine; empty means 2G, or 6G for --set conformance")
+	flag.IntVar(&o.cpus, "cpus", 0, "processors of the machine; 0 means 2, or 4 for --set conformance")
 	flag.IntVar(&o.slowdown, "slowdown", 4, "how many times longer the tests wait for packets")
-	flag.DurationVar(&o.limit, "timeout", 10*time.Minute, "after which the machine is taken to hang")
+	flag.DurationVar(&o.limit, "timeout", 0, "after which the machine is taken to hang; 0 means 10 minutes, or 40 for --set all and 20 for conformance")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
+	o.complete()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, o)
 	stop()
@@ -48,6 +51,18 @@ func main() {
 		fmt.Fprintln(os.Stderr, "vm:", err)
 		os.Exit(1)
 	}
+}
+
+// complete fills in what depends on the set.
+func (o *options) complete() {
+	limit, memory, cpus := 10*time.Minute, "2G", 2
+	switch o.set {
+	case "all":
+		limit *= 4
+	case setConformance:
+		limit, memory, cpus = 20*time.Minute, "6G", conformanceCPUs
+	}
+	o.limit, o.memory, o.cpus = cmp.Or(o.limit, limit), cmp.Or(o.memory, memory), cmp.Or(o.cpus, cpus)
 }
 
 func run(ctx context.Context, o options) error {
@@ -65,12 +80,7 @@ func run(ctx context.Context, o options) error {
 	if o.dir, err = filepath.Abs(o.dir); err != nil {
 		return err
 	}
-	deb, err := (&apt{dir: o.dir, suite: o.suite}).fetch(ctx, o.kernel)
-	if err != nil {
-		return err
-	}
-	fmt.Println("kernel package:", filepath.Base(deb))
-	k, err := readKernel(ctx, deb)
+	k, err := fetchKernel(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -84,7 +94,7 @@ func run(ctx context.Context, o options) error {
 	}
 	m := machine{
 		image: filepath.Join(work, "vmlinuz"), initrd: filepath.Join(work, "initrd"),
-		reports: filepath.Join(work, "reports"), memory: o.memory,
+		reports: filepath.Join(work, "reports"), memory: o.memory, cpus: o.cpus,
 	}
 	if err := os.WriteFile(m.image, k.image, 0o644); err != nil {
 		return err
@@ -93,6 +103,17 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("initramfs: %w", err)
 	}
 	return judged(ctx, m, o.limit, k.release, list)
+}
+
+func fetchKernel(ctx context.Context, o options) (*kernel, error) {
+	debs, err := (&apt{dir: o.dir, suite: o.suite}).fetch(ctx, o.kernel)
+	if err != nil {
+		return nil, err
+	}
+	for _, deb := range debs {
+		fmt.Println("kernel package:", filepath.Base(deb))
+	}
+	return readKernel(ctx, debs)
 }
 
 // judged boots the machine and says what came of it.
@@ -116,6 +137,9 @@ func judged(ctx context.Context, m machine, limit time.Duration, release string,
 // chosen lists the suites that the flags ask for.
 func chosen(o options, module string) ([]suite, error) {
 	list, err := suites(o.set, module, o.slowdown)
+	for i := range list {
+		list[i].limit = o.limit - o.limit/10 // the rest is for the boot, and for showing the logs
+	}
 	if err != nil || o.run == "" {
 		return list, err
 	}

@@ -22,8 +22,9 @@ var needed = []string{
 
 // wanted lists what some kernels have under another name, or in another module.
 // They are loaded before the needed ones: SCTP asks for its checksum by name, and
-// there is no modprobe in the guest to look for it.
-var wanted = []string{"crc32c_generic", "md5", "sha1_generic", "hmac", "nf_log_syslog", "nf_log_ipv4", "nf_log_ipv6"}
+// there is no modprobe in the guest to look for it. Nor is there for whoever opens a
+// netlink socket of the family XFRM, as the netlink library of the agent does.
+var wanted = []string{"xfrm_user", "crc32c_generic", "md5", "sha1_generic", "hmac", "nf_log_syslog", "nf_log_ipv4", "nf_log_ipv6"}
 
 // moduleName returns the name of the module in a file, or "".
 func moduleName(file string) string {

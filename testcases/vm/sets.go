@@ -10,8 +10,8 @@ import (
 
 // Tests of package nft that change a real kernel's tables.
 const (
-	allNFTTests = `^Test(TextAndNetlinkAgree|VerifySeesEveryChange|ApplyInKernel|FakeAndKernelAgree|LargeLoads|ManyRulesInOneBatch|HostileNamesLoad|InUserNamespace|SmallBuffers|LostReplies)$`
-	ciNFTTests  = `^Test(TextAndNetlinkAgree|ApplyInKernel|FakeAndKernelAgree|HostileNamesLoad|LostReplies)$`
+	allNFTTests = `^Test(.*Packets.*|ForbidInKernel|ForbiddenForATime|LinkLocal.*|Watch.*|TextAndNetlinkAgree|VerifySeesEveryChange|ApplyInKernel|FakeAndKernelAgree|LargeLoads|ManyRulesInOneBatch|HostileNamesLoad|InUserNamespace|SmallBuffers|LostReplies)$`
+	ciNFTTests  = `^Test(.*Packets|ForbidInKernel|WatchTellsWhatOthersDo|TextAndNetlinkAgree|ApplyInKernel|FakeAndKernelAgree|HostileNamesLoad|LostReplies)$`
 )
 
 // Tests of package lab. Those about SCTP run a second time with packets made by
@@ -19,6 +19,13 @@ const (
 const (
 	ciLabTests     = `^Test(EverybodyReachesEverybody|Refusals|AnswerNamesServerAndClient|BridgedPodsBypass.*)$`
 	sctpPacketTest = `^Test(EverybodyReachesEverybody|Refusals|KernelSCTPIsSilenced)$`
+)
+
+// Tests of what guards pods beside the table: the connections, the pods' interfaces,
+// and the node's settings. Of the last all run.
+const (
+	ciConntrackTests = `^Test(Flows|FlowsBothEnds|FilterIsTried|NATedFlow|Delete|RealFlows)$`
+	ciSpoofTests     = `^Test(SetIsIncremental|DevicesComeAndGo|OwnTrafficPasses|ForeignSource|NeighborsAreNotDeceived)$`
 )
 
 // otherPacketTests are the packet tests of package testcases that are no cases.

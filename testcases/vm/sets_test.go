@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -40,13 +41,35 @@ func TestSelectCases(t *testing.T) {
 }
 
 func TestSuites(t *testing.T) {
-	for _, set := range []string{"ci", "all"} {
+	for _, set := range []string{"ci", "all", setConformance} {
 		list, err := suites(set, "../..", 4)
 		require.NoError(t, err)
 		require.NotEmpty(t, list)
 	}
 	_, err := suites("some", "../..", 4)
 	require.ErrorContains(t, err, `unknown set "some"`)
+	list, err := chosen(options{set: setConformance, run: "conformance=Netpol", limit: 10 * time.Minute}, "../..")
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	require.Equal(t, "Netpol", list[0].tests)
+	require.Equal(t, 9*time.Minute, list[0].limit)
 	_, err = chosen(options{set: "ci", run: "agent=x"}, "../..")
 	require.ErrorContains(t, err, `no suite "agent"`)
+}
+
+func TestDefaultsOfSets(t *testing.T) {
+	for set, want := range map[string]options{
+		"ci":           {memory: "2G", cpus: 2, limit: 10 * time.Minute},
+		"all":          {memory: "2G", cpus: 2, limit: 40 * time.Minute},
+		setConformance: {memory: "6G", cpus: 4, limit: 20 * time.Minute},
+	} {
+		want.set = set
+		got := options{set: set}
+		got.complete()
+		require.Equal(t, want, got)
+	}
+	given := options{set: setConformance, memory: "3G", cpus: 1, limit: time.Minute}
+	got := given
+	got.complete()
+	require.Equal(t, given, got)
 }

@@ -9,23 +9,27 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/portcullis-netpol/portcullis/testcases/vm/plan"
 )
 
-// suite is a test binary and what it runs.
+// suite is a test binary and what it runs, or the upstream suite.
 type suite struct {
 	name  string
 	pkg   string   // folder of the package, relative to the module
 	data  []string // what its tests read there
 	tests string   // for -test.run
 	env   []string
+
+	upstream bool          // not a test binary; tests is for --focus
+	limit    time.Duration // of that
 }
 
 // suites returns what a set runs.
 func suites(set, module string, slowdown int) ([]suite, error) {
-	cases := ".*"
-	nft, lab := allNFTTests, "."
+	cases, waits := ".*", fmt.Sprintf("PORTCULLIS_SLOWDOWN=%d", slowdown)
+	nft, lab, conntrack, spoof := allNFTTests, ".", ".", "."
 	var other string
 	switch set {
 	case "ci":
@@ -33,17 +37,23 @@ func suites(set, module string, slowdown int) ([]suite, error) {
 		if err != nil {
 			return nil, err
 		}
-		cases, nft, lab, other = "("+strings.Join(names, "|")+")", ciNFTTests, ciLabTests, "|^TestIPVS$"
+		cases, other = "("+strings.Join(names, "|")+")", "|^TestIPVS$"
+		nft, lab, conntrack, spoof = ciNFTTests, ciLabTests, ciConntrackTests, ciSpoofTests
 	case "all":
 		other = otherPacketTests
+	case setConformance:
+		return []suite{conformanceSuite([]string{waits})}, nil
 	default:
-		return nil, fmt.Errorf("unknown set %q: want ci or all", set)
+		return nil, fmt.Errorf("unknown set %q: want ci, all or %s", set, setConformance)
 	}
-	env := []string{fmt.Sprintf("PORTCULLIS_SLOWDOWN=%d", slowdown), "PORTCULLIS_IPVS=required"}
+	env := []string{waits, "PORTCULLIS_IPVS=required"}
 	sockets := append(slices.Clone(env), "PORTCULLIS_SCTP=sockets")
 	packets := append(slices.Clone(env), "PORTCULLIS_SCTP=packets")
 	return []suite{
 		{name: "nft", pkg: "nft", data: []string{"testdata"}, tests: nft, env: env},
+		{name: "conntrack", pkg: "nft/conntrack", tests: conntrack, env: env},
+		{name: "spoof", pkg: "nft/spoof", tests: spoof, env: env},
+		{name: "node", pkg: "agent/node", tests: ".", env: env},
 		{name: "lab", pkg: "testcases/lab", tests: lab, env: sockets},
 		{name: "lab-packets", pkg: "testcases/lab", tests: sctpPacketTest, env: packets},
 		{
@@ -73,6 +83,12 @@ func build(ctx context.Context, module, dir string, list []suite) error {
 		return err
 	}
 	for _, s := range list {
+		if s.upstream {
+			if err := buildConformance(ctx, module); err != nil {
+				return err
+			}
+			continue
+		}
 		err := compile("test", "-c", "-trimpath", "-ldflags", strip, "-o", filepath.Join(dir, s.binary()), "./"+s.pkg)
 		if err != nil {
 			return err
@@ -96,6 +112,14 @@ func assemble(ctx context.Context, file, module, built string, k *kernel, list [
 	}
 	p := plan.Plan{Modules: im.kernel(k)}
 	for _, s := range list {
+		if s.upstream {
+			r, err := im.conformance(ctx, s, module)
+			if err != nil {
+				return err
+			}
+			p.Runs = append(p.Runs, r)
+			continue
+		}
 		binary, dir := "/tests/"+s.binary(), filepath.Join("/src", s.pkg)
 		im.dir(dir)
 		if !slices.ContainsFunc(p.Runs, func(r plan.Run) bool { return r.Path == binary }) {

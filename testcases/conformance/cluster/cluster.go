@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,8 +26,12 @@ import (
 )
 
 // startTimeout bounds how long any one part takes to get ready. It is generous:
-// the machine may be busy.
-const startTimeout = 2 * time.Minute
+// the machine may be busy. On a slow one it is as many times longer as the laboratory
+// waits for packets.
+func startTimeout() time.Duration {
+	slowdown, _ := strconv.Atoi(os.Getenv("PORTCULLIS_SLOWDOWN")) // the laboratory refuses what is no number
+	return 2 * time.Minute * time.Duration(max(slowdown, 1))
+}
 
 // Config says which cluster to run.
 type Config struct {
@@ -197,7 +202,7 @@ func tail(file string) string {
 
 // await asks until there is no error.
 func await(ctx context.Context, what string, ask func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout())
 	defer cancel()
 	for {
 		err := ask(ctx)

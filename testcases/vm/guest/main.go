@@ -5,6 +5,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,11 +82,29 @@ func carryOut(report func(plan.Report) error) error {
 		}
 		seconds := time.Since(start).Seconds()
 		fmt.Printf("== %s: exit code %d after %.0f s\n", r.Name, code, seconds)
+		if code != 0 {
+			showLogs(r.Logs)
+		}
 		if err := report(plan.Report{Run: r.Name, Exit: code, Seconds: seconds}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// showLogs prints the ends of files, of which nothing is left after the power-off.
+func showLogs(patterns []string) {
+	const most = 6000 // bytes of each
+	for _, pattern := range patterns {
+		files, _ := filepath.Glob(pattern) // a malformed pattern matches nothing
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				data = []byte(err.Error())
+			}
+			fmt.Printf("== end of %s:\n%s\n", file, data[max(0, len(data)-most):])
+		}
+	}
 }
 
 func mountAll() error {
@@ -113,6 +132,10 @@ func prepare(modules []string) error {
 	files := unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return fmt.Errorf("raise the limit of open files: %w", err)
+	}
+	// Without a name of its own a control plane cannot register itself.
+	if err := unix.Sethostname([]byte("guest")); err != nil {
+		return fmt.Errorf("set the host name: %w", err)
 	}
 	return loopbackUp()
 }
@@ -145,7 +168,17 @@ func loopbackUp() error {
 }
 
 func execute(r plan.Run) (int, error) {
-	cmd := exec.Command(r.Path, r.Args...)
+	ctx := context.Background()
+	if r.Limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.Limit)
+		defer cancel()
+	}
+	cmd := exec.CommandContext(ctx, r.Path, r.Args...)
+	cmd.Cancel = func() error {
+		fmt.Printf("== %s is not done after %v\n", r.Name, r.Limit)
+		return cmd.Process.Signal(unix.SIGTERM)
+	}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = r.Dir, os.Stdout, os.Stderr
 	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp", "TMPDIR=/tmp"}, r.Env...)
 	err := cmd.Run()

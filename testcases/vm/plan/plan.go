@@ -1,6 +1,8 @@
 // Package plan is what the command vm and the init of its guest say to each other.
 package plan
 
+import "time"
+
 // File is where the guest finds its Plan, as JSON.
 const File = "/plan.json"
 
@@ -17,6 +19,9 @@ type Run struct {
 	Args []string
 	Dir  string
 	Env  []string // in addition to what the guest sets for all
+	Logs []string // patterns of files of which the end is shown if it fails
+
+	Limit time.Duration // after which it is told to end, by SIGTERM; 0: never
 }
 
 // Report is one line of JSON on the second serial line.

@@ -21,8 +21,12 @@ func (b binaries) path(name string) string { return filepath.Join(b.dir, name) }
 // build builds the programs, which the go command finds to be up to date when
 // nothing has changed: all of them, or only the suite, which is enough for a
 // cluster that is there already. It works in the module that the current folder
-// is in.
+// is in. Where binariesVariable says that all is built, neither Go nor the sources
+// are needed, but for the manifests.
 func build(ctx context.Context, all bool) (binaries, error) {
+	if dir := os.Getenv(binariesVariable); dir != "" {
+		return binaries{dir: dir, root: filepath.Dir(filepath.Dir(dir))}, nil
+	}
 	module, err := output(ctx, "go", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return binaries{}, err
@@ -30,11 +34,8 @@ func build(ctx context.Context, all bool) (binaries, error) {
 	if filepath.Base(module) != "conformance" {
 		return binaries{}, errors.New("run this in the folder testcases/conformance")
 	}
-	b := binaries{root: filepath.Dir(filepath.Dir(module))}
-	if b.dir = os.Getenv(binariesVariable); b.dir != "" {
-		return b, nil
-	}
-	b.dir = filepath.Join(b.root, "bin", "conformance")
+	root := filepath.Dir(filepath.Dir(module))
+	b := binaries{dir: filepath.Join(root, "bin", "conformance"), root: root}
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return b, err
 	}

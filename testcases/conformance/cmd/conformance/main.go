@@ -29,8 +29,10 @@ const (
 	exitInterrupted = 130
 )
 
-// binariesVariable tells the program that lab.Enter starts anew, as root of
-// namespaces of its own, that all is built: it has no network to do so.
+// binariesVariable tells the program that all is built, and where: in bin/conformance
+// of a folder that has the manifests. It is for the program that lab.Enter starts anew,
+// as root of namespaces of its own, which has no network to build, and for machines
+// without Go.
 const binariesVariable = "PORTCULLIS_CONFORMANCE_BINARIES"
 
 // options are the flags.
@@ -44,6 +46,7 @@ type options struct {
 	kubeconfig string
 	artifacts  string
 	procs      int
+	buildOnly  bool
 }
 
 func main() {
@@ -83,6 +86,7 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "run the suite against the cluster of this `file` instead")
 	flags.StringVar(&o.artifacts, "artifacts", "", "keep all logs in this `folder`; without it they are kept, in a temporary one, only if something fails")
 	flags.IntVar(&o.procs, "procs", 4, "how many specs run at once; they wait most of the time")
+	flags.BoolVar(&o.buildOnly, "build-only", false, "build the programs in bin/conformance and run nothing")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
@@ -124,7 +128,7 @@ func run(o *options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	b, err := build(ctx, o.kubeconfig == "")
-	if err != nil {
+	if err != nil || o.buildOnly {
 		return err
 	}
 	if o.kubeconfig == "" {
