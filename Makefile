@@ -82,6 +82,11 @@ endef
 bench: ## Run the Go benchmarks.
 	$(GO) test -run '^$$' -bench . -benchmem ./policy ./nft/... ./testcases/...
 
+.PHONY: soak
+soak: SOAK_FULL = -soak.starts=1000 -soak.restarts=500 -soak.tampers=20 -soak.churn=10m -soak.table
+soak: tools ## Run the soak tests in full, about 25 minutes, and print a table of what they counted (flags: SOAK='-soak.seed=7').
+	$(GO) test -count=1 -timeout 2h -v ./testcases/soak -args $(SOAK_FULL) $(SOAK)
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for a minute (flags: FUZZTIME=10s).
 	@files=$$($(GO) list -f '{{$$p := .}}{{range .TestGoFiles}}{{$$p.ImportPath}}={{$$p.Dir}}/{{.}} {{end}}{{range .XTestGoFiles}}{{$$p.ImportPath}}={{$$p.Dir}}/{{.}} {{end}}' ./...) || exit 1; \
