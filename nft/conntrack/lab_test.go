@@ -3,9 +3,12 @@ package conntrack
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -22,12 +25,7 @@ var (
 // Service. The NAT of the Service is what switches connection tracking on.
 func newService(t *testing.T) *lab.Lab {
 	t.Helper()
-	lab.Require(t, lab.NFTables)
-	l, err := lab.New(lab.Config{Nodes: []string{"node-1"}})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, l.Close()) })
-	require.NoError(t, l.AddPod("node-1", "shop/client", clientAddrs))
-	require.NoError(t, l.AddPod("node-1", "shop/server", serverAddrs))
+	l := newPods(t)
 	s := lab.Service{Name: "server", ClusterIPs: clusterIPs, Backends: serverAddrs}
 	for protocol, port := range map[string]uint16{"tcp": 8080, "udp": 5353, "sctp": 1132} {
 		require.NoError(t, l.Serve("shop/server", protocol, port))
@@ -35,6 +33,76 @@ func newService(t *testing.T) *lab.Lab {
 	}
 	require.NoError(t, l.SetService(s))
 	return l
+}
+
+// newPods builds a node with a client and a server.
+func newPods(t *testing.T) *lab.Lab {
+	t.Helper()
+	lab.Require(t, lab.NFTables)
+	l, err := lab.New(lab.Config{Nodes: []string{"node-1"}})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	require.NoError(t, l.AddPod("node-1", "shop/client", clientAddrs))
+	require.NoError(t, l.AddPod("node-1", "shop/server", serverAddrs))
+	return l
+}
+
+// TestPickedUp opens a connection before the node tracks any, and one afterwards.
+func TestPickedUp(t *testing.T) {
+	for i := range serverAddrs {
+		l := newPods(t)
+		c := openConn(t, l.NetNS("node-1"))
+		at := netip.AddrPortFrom(serverAddrs[i], 9000)
+		var listener net.Listener
+		require.NoError(t, l.In("shop/server", func() (err error) {
+			listener, err = net.Listen("tcp", at.String())
+			return err
+		}))
+		defer listener.Close()
+		early, _ := open(t, l, listener)
+		require.Empty(t, collect(t, c.All), "nothing is tracked")
+
+		require.NoError(t, l.SetService(lab.Service{Name: "server", ClusterIPs: clusterIPs, Backends: serverAddrs,
+			Ports: []lab.ServicePort{{Protocol: "tcp", Port: 80, TargetPort: 9000}}}))
+		exchange(t, early, "still there")
+		flows := collect(t, c.All)
+		require.Len(t, flows, 1)
+		require.True(t, flows[0].PickedUp)
+
+		_, port := open(t, l, listener)
+		for _, f := range collect(t, c.All) {
+			require.Equal(t, f.ClientPort != port, f.PickedUp, "%+v", f)
+		}
+	}
+}
+
+// open connects the client to a listener of the server's, which answers everything
+// with the same. It returns the client's end, and its port.
+func open(t *testing.T, l *lab.Lab, at net.Listener) (client net.Conn, port uint16) {
+	t.Helper()
+	require.NoError(t, l.In("shop/client", func() (err error) {
+		client, err = net.DialTimeout("tcp", at.Addr().String(), 10*time.Second)
+		return err
+	}))
+	t.Cleanup(func() { _ = client.Close() })
+	server, err := at.Accept()
+	require.NoError(t, err)
+	go func() {
+		_, _ = io.Copy(server, server)
+		_ = server.Close()
+	}()
+	exchange(t, client, "hello")
+	return client, client.LocalAddr().(*net.TCPAddr).AddrPort().Port()
+}
+
+// exchange sends a word and waits for it to come back.
+func exchange(t *testing.T, client net.Conn, word string) {
+	t.Helper()
+	require.NoError(t, client.SetDeadline(time.Now().Add(10*time.Second)))
+	_, err := client.Write([]byte(word))
+	require.NoError(t, err)
+	_, err = io.ReadFull(client, make([]byte, len(word)))
+	require.NoError(t, err)
 }
 
 // summary is a Flow without what differs from run to run.

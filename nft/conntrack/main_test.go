@@ -43,12 +43,10 @@ func openConn(t testing.TB, netns int) *Conn {
 }
 
 const (
-	msgNew           = 0
-	attrTimeout      = 7
-	attrProtoinfo    = 4
-	attrProtoinfoTCP = 1
-	attrTCPState     = 1
-	tcpEstablished   = 3
+	msgNew         = 0
+	attrTimeout    = 7
+	attrTCPState   = 1
+	tcpEstablished = 3
 )
 
 // makeFlow returns a flow that is not in the kernel: "client:port > server:port",
@@ -97,8 +95,8 @@ func insertWith(t testing.TB, c *Conn, f Flow, more func(*writer)) {
 		})
 		w.uint32(attrTimeout, 3600)
 		if f.Protocol == unix.IPPROTO_TCP {
-			w.nest(attrProtoinfo, func() {
-				w.nest(attrProtoinfoTCP, func() { w.bytes(attrTCPState, []byte{tcpEstablished}) })
+			w.nest(attrProtoInfo, func() {
+				w.nest(attrProtoInfoTCP, func() { w.bytes(attrTCPState, []byte{tcpEstablished}) })
 			})
 		}
 		more(w)
