@@ -145,12 +145,15 @@ func TestCutClientsOfServices(t *testing.T) {
 				requireReset(s.t, servers[0], "the server is told as well")
 				requireReset(s.t, servers[1], "the server sends first")
 				requireReset(s.t, clients[1], "the client is told as well")
-				require.NoError(s.t, clients[2].CloseWrite())
-				_, err := clients[2].Read(make([]byte, 64))
-				require.ErrorIs(s.t, err, unix.ECONNRESET, "the client has nothing more to say")
+				if _, bridged := s.addrs["gateway"]; bridged {
+					// In the forward hook invalid packets are not reset.
+					require.NoError(s.t, clients[2].CloseWrite())
+					_, err := clients[2].Read(make([]byte, 64))
+					require.ErrorIs(s.t, err, unix.ECONNRESET, "the client has nothing more to say")
+				}
 
 				require.NoError(s.t, clients[0].Close())
-				_, err = s.call(path.from, family, cut[0].SrcPort, 300*time.Millisecond)
+				_, err := s.call(path.from, family, cut[0].SrcPort, 300*time.Millisecond)
 				var timeout net.Error
 				require.ErrorAs(s.t, err, &timeout)
 				require.True(s.t, timeout.Timeout(), "a new connection is denied without a word: %v", err)
