@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"os"
 	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-netpol/portcullis/nft/watch"
 )
 
 // reader dumps nftables objects. It speaks netlink itself, because
@@ -70,20 +71,8 @@ func (r *reader) dump(ctx context.Context, kind int, attrs []netlink.Attribute, 
 }
 
 func (r *reader) receive() ([]byte, error) {
-	raw, err := r.conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var n int
-	var errRead error
-	err = raw.Read(func(fd uintptr) bool {
-		n, _, errRead = unix.Recvfrom(int(fd), r.buf, 0)
-		return errRead != unix.EAGAIN && errRead != unix.EINTR
-	})
-	if err == nil {
-		err = errRead
-	}
-	return r.buf[:max(n, 0)], os.NewSyscallError("recvfrom", err)
+	n, err := watch.Receive(r.conn, r.buf)
+	return r.buf[:n], err
 }
 
 // parseDump reads the netlink messages of one piece; whole is false if one of

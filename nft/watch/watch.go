@@ -155,7 +155,7 @@ func (w *Watcher) Watch(ctx context.Context, netns, buffer int, ready, changed f
 		ready()
 	}
 	for piece := make([]byte, largest); ; {
-		n, err := receive(c, piece)
+		n, err := Receive(c, piece)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -173,7 +173,10 @@ func (w *Watcher) Watch(ctx context.Context, netns, buffer int, ready, changed f
 // page, and a longer one it would cut off, which disturbed takes for news.
 const largest = 64 << 10
 
-func receive(c *netlink.Conn, piece []byte) (n int, err error) {
+// Receive reads one piece of what the kernel says into a buffer, and returns how long it
+// is. Unlike the connection's own method it leaves the messages as they are, and a loss
+// (unix.ENOBUFS) is an error.
+func Receive(c *netlink.Conn, piece []byte) (n int, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0, err
