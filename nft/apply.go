@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -25,7 +24,7 @@ func (e *Enforcer) Apply(ctx context.Context, c ir.Change) error {
 		return nil
 	}
 	b := e.book
-	e.book = nil // until all is well
+	e.book, e.named = nil, b.named // until all is well
 	steps, err := b.plan(c)
 	if err != nil {
 		return fmt.Errorf("apply: %w: %w", ErrUncertain, err)
@@ -62,8 +61,15 @@ func (e *Enforcer) Apply(ctx context.Context, c ir.Change) error {
 // it is in the end. The other way round, one that passed the quarantine before
 // the pod went into it must be gone before the pod's policies are: steps 1 and 2
 // are apart by a grace period, unless there is nothing to be had from it.
+//
+// Where the members of a group's own set differ, those that go are as members that
+// change first, and those that come as members that change last.
 func (b *book) plan(c ir.Change) ([]step, error) {
-	created, removed, err := b.policies(c)
+	if err := errors.Join(b.addSets(c.AddPeerSets), b.recall(c.Members)); err != nil {
+		return nil, err
+	}
+	grown := b.grow(&c)
+	p, err := b.enter(c)
 	if err != nil {
 		return nil, err
 	}
@@ -71,14 +77,24 @@ func (b *book) plan(c ir.Change) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
-	members, err := b.members(c.PeerSets, moves.list)
+	members, err := b.members(c.PeerSets, moves.list, p)
 	if err != nil {
 		return nil, err
 	}
-	removing, err := b.forget(c, removed)
+	created, err := b.create(c, p)
 	if err != nil {
 		return nil, err
 	}
+	for _, g := range grown {
+		if err := g.finish(b, &members); err != nil {
+			return nil, err
+		}
+	}
+	removing, err := b.forget(c, p)
+	if err != nil {
+		return nil, err
+	}
+	b.settle()
 	if len(moves.list) == 0 {
 		// Sets that no pod's move is tied to change in one batch.
 		members.early, members.late = slices.Concat(members.early, members.late), nil
@@ -95,108 +111,6 @@ func (b *book) plan(c ir.Change) ([]step, error) {
 		{units: slices.Concat(removing, moves.unself), grace: moved && len(removing) > 0},
 	}
 	return slices.DeleteFunc(steps, func(s step) bool { return len(s.units) == 0 && !s.grace }), nil
-}
-
-// removal is what step 7 does for the peer sets.
-type removal struct{ chains, sets []string }
-
-// policies enters new peer sets and groups and returns how to create them, and
-// which chains of peer sets lose their last use.
-func (b *book) policies(c ir.Change) (created []unit, gone removal, err error) {
-	before := map[ir.PeerSetID][2]int{}
-	touch := func(id ir.PeerSetID) {
-		if s := b.sets[id]; s != nil {
-			before[id] = s.uses
-		} else {
-			before[id] = [2]int{}
-		}
-	}
-	for _, p := range c.AddPeerSets {
-		touch(p.ID)
-	}
-	for _, g := range c.AddGroups {
-		for id := range setsOf(g) {
-			touch(id)
-		}
-	}
-	for _, id := range c.RemoveGroups {
-		g := b.groups[id]
-		if g == nil {
-			return nil, gone, fmt.Errorf("group %s is removed but is not there", id)
-		}
-		for id := range setsOf(g.group) {
-			touch(id)
-		}
-	}
-	if err := b.add(c.AddPeerSets, c.AddGroups); err != nil {
-		return nil, gone, err
-	}
-	for _, id := range c.RemoveGroups {
-		if err := b.count(b.groups[id].group, -1); err != nil {
-			return nil, gone, err
-		}
-	}
-	var sets, dispatch []*Set
-	var chains []*Chain
-	for _, p := range c.AddPeerSets {
-		s, err := peerSets(p)
-		if err != nil {
-			return nil, gone, err
-		}
-		sets = append(sets, s...)
-	}
-	for _, id := range slices.Sorted(maps.Keys(before)) {
-		s := b.sets[id]
-		for _, d := range directions {
-			switch was, is := before[id][d], s.uses[d]; {
-			case was == 0 && is > 0:
-				chains = append(chains, peerChain(s.set, d))
-			case was > 0 && is == 0:
-				gone.chains = append(gone.chains, peerChainName(id, d))
-			}
-		}
-	}
-	for _, g := range c.AddGroups {
-		m, chain, err := groupObjects(g)
-		if err != nil {
-			return nil, gone, err
-		}
-		dispatch = append(dispatch, m...)
-		chains = append(chains, chain)
-	}
-	return create(sets, dispatch, chains), gone, nil
-}
-
-// forget takes what c removes out of the book and returns how to remove it, what
-// points at something in front of what it points at.
-func (b *book) forget(c ir.Change, gone removal) ([]unit, error) {
-	var groups removal
-	for _, id := range c.RemoveGroups {
-		g := b.groups[id]
-		groups.chains = append(groups.chains, g.chain)
-		maps, _, err := groupObjects(g.group)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range maps {
-			groups.sets = append(groups.sets, m.Name)
-		}
-		delete(b.groups, id)
-	}
-	for _, id := range c.RemovePeerSets {
-		s := b.sets[id]
-		if s == nil {
-			return nil, fmt.Errorf("peer set %s is removed but is not there", id)
-		}
-		if s.uses != [2]int{} {
-			return nil, fmt.Errorf("peer set %s is removed but is in use", id)
-		}
-		for _, set := range peerSetHeaders(s.set) {
-			gone.sets = append(gone.sets, set.Name)
-		}
-		delete(b.sets, id)
-	}
-	return append(remove(groups.chains, groups.sets), remove(gone.chains, gone.sets)...), nil
 }
 
 // move is an address that changes its group in one direction.

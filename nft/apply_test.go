@@ -241,7 +241,7 @@ func podEvent(r *rand.Rand, from ir.State) ir.State {
 	}
 	if r.IntN(6) > 0 {
 		e := ir.Endpoint{Addr: pod, Pod: "ns/" + pod.String()}
-		for _, g := range []ir.Group{groupPool()[r.IntN(14)], groupPool()[r.IntN(14)]} {
+		for _, g := range []ir.Group{groupPool()[r.IntN(len(groupPool()))], groupPool()[r.IntN(len(groupPool()))]} {
 			if g.Direction == ir.Ingress {
 				e.Ingress = g.ID
 			} else {
@@ -262,7 +262,7 @@ func policyEvent(r *rand.Rand, from ir.State) ir.State {
 	for _, p := range append(randomState(r).PeerSets, from.PeerSets...) {
 		sets[p.ID] = p
 	}
-	pick := groupPool()[r.IntN(14)]
+	pick := groupPool()[r.IntN(len(groupPool()))]
 	var was ir.GroupID
 	if len(from.Groups) > 0 && r.IntN(4) > 0 {
 		g := from.Groups[r.IntN(len(from.Groups))]

@@ -61,6 +61,36 @@ func BenchmarkApplyPolicy(b *testing.B) {
 	}
 }
 
+// BenchmarkGrow adds a policy to a pod that many select, and takes it away again.
+func BenchmarkGrow(b *testing.B) {
+	ctx := context.Background()
+	for _, n := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprintf("policies=%d", n), func(b *testing.B) {
+			states := []ir.State{crowd(n), crowd(n + 1)}
+			changes := []ir.Change{between(states[0], states[1]), between(states[1], states[0])}
+			e := NewEnforcer(Config{}, openTestKernel(b, newNetNS(b)))
+			require.NoError(b, e.Takeover(ctx, states[0]))
+			for i := 0; b.Loop(); i++ {
+				require.NoError(b, e.Apply(ctx, changes[i%2]))
+			}
+		})
+	}
+}
+
+// BenchmarkTakeoverWide replaces the whole table of a pod that many policies select.
+func BenchmarkTakeoverWide(b *testing.B) {
+	ctx := context.Background()
+	for _, n := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprintf("policies=%d", n), func(b *testing.B) {
+			s := crowd(n)
+			e := NewEnforcer(Config{}, openTestKernel(b, newNetNS(b)))
+			for b.Loop() {
+				require.NoError(b, e.Takeover(ctx, s))
+			}
+		})
+	}
+}
+
 // BenchmarkTakeover builds, loads, reads back and replaces the whole table.
 func BenchmarkTakeover(b *testing.B) {
 	ctx := context.Background()

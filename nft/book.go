@@ -2,73 +2,154 @@ package nft
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/portcullis-netpol/portcullis/policy/ir"
 )
 
 // book is what one has to remember of a table to change it: everything that
-// hangs on policies, and nothing that hangs on pods.
+// hangs on policies, and of what hangs on pods only the members of the peer sets
+// that wide groups have (fold.go).
 type book struct {
 	groups map[ir.GroupID]*groupEntry
 	sets   map[ir.PeerSetID]*setEntry
 	// quarantine says that the table has the sets of local addresses.
 	quarantine bool
+	// named has the entries' named where that is another group.
+	named map[ir.GroupID]ir.Group
+	// unsettled are sets that came, or whose addresses may be of use no longer.
+	unsettled []*setEntry
 }
 
 type groupEntry struct {
 	group ir.Group
+	// named is the group after which chain, sets and maps are named: this one, or
+	// the one that it has grown out of (grow.go).
+	named ir.Group
 	chain string
 }
 
 type setEntry struct {
-	set ir.PeerSet // without addresses
-	// uses counts by direction the groups that have a rule for the set's
-	// peers. There is a chain for the direction if it is not 0.
+	// set is the set as it came, with the addresses that it then had until the
+	// book is settled (known).
+	set   ir.PeerSet
+	known bool
+	// uses counts by direction the groups that send packets to the set's own
+	// chain. There is a chain for the direction if it is not 0, and there are
+	// sets if any is not.
 	uses [2]int
+	// folded says at which ports groups hold the set's addresses in a set of
+	// theirs, and members are these addresses; empty if none does.
+	folded  map[*groupEntry][]portAt
+	members map[netip.Addr]struct{}
 }
+
+// own reports whether the table has sets and chains for s itself.
+func (s *setEntry) own() bool { return s.uses != [2]int{} }
 
 func newBook() *book {
-	return &book{groups: map[ir.GroupID]*groupEntry{}, sets: map[ir.PeerSetID]*setEntry{}}
+	return &book{groups: map[ir.GroupID]*groupEntry{}, sets: map[ir.PeerSetID]*setEntry{}, named: map[ir.GroupID]ir.Group{}}
 }
 
-// bookOf returns the book of the table that Build makes of s.
-func bookOf(cfg Config, s ir.State) (*book, error) {
+// bookOf returns the book of the table that Build makes of s. named are the groups
+// whose objects have the names of others.
+func bookOf(cfg Config, s ir.State, named map[ir.GroupID]ir.Group) (*book, error) {
 	b := newBook()
 	b.quarantine = len(cfg.PodCIDRs) > 0
-	return b, b.add(s.PeerSets, s.Groups)
+	if named != nil {
+		b.named = named
+	}
+	if err := b.addSets(s.PeerSets); err != nil {
+		return nil, err
+	}
+	for _, g := range s.Groups {
+		if err := b.addGroup(g); err != nil {
+			return nil, err
+		}
+	}
+	b.settle()
+	return b, nil
 }
 
-// add enters new peer sets and groups.
-func (b *book) add(sets []ir.PeerSet, groups []ir.Group) error {
+// addSets enters new peer sets, with their addresses until settle.
+func (b *book) addSets(sets []ir.PeerSet) error {
 	for _, p := range sets {
 		if b.sets[p.ID] != nil {
 			return fmt.Errorf("peer set %s is there already", p.ID)
 		}
-		p.Addrs = nil
-		b.sets[p.ID] = &setEntry{set: p}
-	}
-	for _, g := range groups {
-		if b.groups[g.ID] != nil {
-			return fmt.Errorf("group %s is there already", g.ID)
+		if len(p.Addrs) > 0 && !p.Selects {
+			return fmt.Errorf("peer set %s has addresses but selects no pods", p.ID)
 		}
-		b.groups[g.ID] = &groupEntry{group: g, chain: groupChain(g)}
-		if err := b.count(g, 1); err != nil {
-			return err
+		s := &setEntry{set: p, known: true}
+		b.sets[p.ID] = s
+		b.unsettled = append(b.unsettled, s)
+	}
+	return nil
+}
+
+// addGroup enters a new group.
+func (b *book) addGroup(g ir.Group) error {
+	if b.groups[g.ID] != nil {
+		return fmt.Errorf("group %s is there already", g.ID)
+	}
+	e := &groupEntry{group: g, named: g}
+	if n, ok := b.named[g.ID]; ok {
+		e.named = n
+	}
+	for n := 2; b.takenName(e); n++ {
+		e.named.ID = ir.GroupID(fmt.Sprintf("%s-%d", g.ID, n))
+		b.named[g.ID] = e.named
+	}
+	e.chain = groupChain(e.named)
+	b.groups[g.ID] = e
+	return b.count(e, 1)
+}
+
+// takenName reports whether another group has the name that e is to have. Only one
+// that has grown can.
+func (b *book) takenName(e *groupEntry) bool {
+	for id, n := range b.named {
+		if n.ID == e.named.ID && id != e.group.ID {
+			return true
+		}
+	}
+	return false
+}
+
+// count enters or, with -1, takes back what a group does with its peer sets.
+func (b *book) count(e *groupEntry, n int) error {
+	counted := map[*setEntry]bool{}
+	for _, step := range e.group.Steps {
+		for _, r := range step.Rules {
+			if r.Peers.Any {
+				continue
+			}
+			s := b.sets[r.Peers.Set]
+			switch {
+			case s == nil:
+				return fmt.Errorf("group %s: there is no peer set %q", e.group.ID, r.Peers.Set)
+			case s.folds(e.group, r):
+				if err := b.fold(s, e, r, n); err != nil {
+					return err
+				}
+			case !counted[s]:
+				counted[s] = true
+				s.uses[e.group.Direction] += n
+			}
 		}
 	}
 	return nil
 }
 
-// count adds n to the uses of every set that g has a rule for.
-func (b *book) count(g ir.Group, n int) error {
-	for id := range setsOf(g) {
-		s := b.sets[id]
-		if s == nil {
-			return fmt.Errorf("group %s: there is no peer set %q", g.ID, id)
+// settle forgets addresses that are of no use any more.
+func (b *book) settle() {
+	for _, s := range b.unsettled {
+		s.set.Addrs, s.known = nil, false
+		if len(s.folded) == 0 {
+			s.members = nil
 		}
-		s.uses[g.Direction] += n
 	}
-	return nil
+	b.unsettled = nil
 }
 
 // setsOf returns the peer sets that g has a rule for.

@@ -44,7 +44,7 @@ func unknown(exprs []expr.Any) Unknown {
 }
 
 // fields are all fields, those that are loaded by more expressions first.
-var fields = []Field{FieldTuple4, FieldTuple6, FieldPair4, FieldPair6, FieldSaddr4, FieldDaddr4, FieldSaddr6, FieldDaddr6, FieldProtoPort, FieldPort}
+var fields = []Field{FieldTuple4, FieldTuple6, FieldSaddrPort4, FieldDaddrPort4, FieldSaddrPort6, FieldDaddrPort6, FieldPair4, FieldPair6, FieldSaddr4, FieldDaddr4, FieldSaddr6, FieldDaddr6, FieldProtoPort, FieldPort}
 
 // decodeLookup reads the load of a field and the lookup behind it, n expressions.
 func decodeLookup(exprs []expr.Any) (f Field, l *expr.Lookup, n int) {

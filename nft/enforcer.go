@@ -22,6 +22,8 @@ type Enforcer struct {
 	takeovers int
 	// book describes table; nil if it is not known what the kernel holds.
 	book *book
+	// named are the groups of table whose objects have the names of others.
+	named map[ir.GroupID]ir.Group
 }
 
 // NewEnforcer returns an Enforcer that changes nothing until Takeover. The
@@ -76,7 +78,7 @@ func (e *Enforcer) Takeover(ctx context.Context, s ir.State) error {
 	if err := e.enter(ctx, t); err != nil {
 		return fmt.Errorf("take over: put table %s in force: %w", name, err)
 	}
-	e.table = name
+	e.table, e.named = name, nil
 	e.takeovers++
 	if len(old) > 0 {
 		// A packet knows from the start of a hook which tables it will pass.
@@ -89,11 +91,11 @@ func (e *Enforcer) Takeover(ctx context.Context, s ir.State) error {
 			return fmt.Errorf("take over: delete table %s: %w", o, err)
 		}
 	}
-	b, err := bookOf(e.cfg, s)
+	b, err := bookOf(e.cfg, s, nil)
 	if err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}
-	e.book = b
+	e.book, e.named = b, b.named
 	e.cfg.logger().Info("table in force", "table", name, "replaces", old,
 		"endpoints", len(s.Endpoints), "groups", len(s.Groups), "peerSets", len(s.PeerSets))
 	return nil
@@ -204,7 +206,7 @@ func (e *Enforcer) Repair(ctx context.Context, s ir.State) error {
 			return fmt.Errorf("repair: %w", err)
 		}
 		if len(d) == 0 {
-			b, err := bookOf(e.cfg, s)
+			b, err := bookOf(e.cfg, s, e.named)
 			if err != nil {
 				return fmt.Errorf("repair: %w", err)
 			}
@@ -223,7 +225,7 @@ func (e *Enforcer) Verify(ctx context.Context, s ir.State) ([]Difference, error)
 	if e.table == "" {
 		return nil, errors.New("verify: no table was put in force yet")
 	}
-	want, err := Build(e.cfg, e.table, s)
+	want, err := build(e.cfg, e.table, s, e.named)
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}

@@ -179,6 +179,14 @@ func (f Field) exprs() ([]expr.Any, error) {
 		return append(v4, network(reg1, 12, 4), protocol(reg4th1), sourcePort(reg4th2), network(reg4th3, 16, 4), port(reg2)), nil
 	case FieldTuple6: // ip6 saddr . meta l4proto . th sport . ip6 daddr . th dport
 		return append(v6, network(reg1, 8, 16), protocol(reg2), sourcePort(reg4th5), network(reg4th6, 24, 16), port(reg4th10)), nil
+	case FieldSaddrPort4: // ip saddr . meta l4proto . th dport
+		return append(v4, network(reg1, 12, 4), protocol(reg4th1), port(reg4th2)), nil
+	case FieldDaddrPort4: // ip daddr . meta l4proto . th dport
+		return append(v4, network(reg1, 16, 4), protocol(reg4th1), port(reg4th2)), nil
+	case FieldSaddrPort6: // ip6 saddr . meta l4proto . th dport
+		return append(v6, network(reg1, 8, 16), protocol(reg2), port(reg4th5)), nil
+	case FieldDaddrPort6: // ip6 daddr . meta l4proto . th dport
+		return append(v6, network(reg1, 24, 16), protocol(reg2), port(reg4th5)), nil
 	}
 	return nil, fmt.Errorf("field %d cannot be loaded", f)
 }

@@ -13,13 +13,14 @@ import (
 func fullRange(r ir.Rule) bool { return r.First == 0 && r.Last == 65535 }
 
 // groupObjects returns the chain of a group and the maps that it looks ports up in.
-func groupObjects(g ir.Group) (maps []*Set, chain *Chain, err error) {
-	chain = &Chain{Name: groupChain(g)}
+func (b *book) groupObjects(e *groupEntry) (maps []*Set, chain *Chain, err error) {
+	g := e.group
+	chain = &Chain{Name: e.chain, Rules: foldedRules(e)}
 	for _, step := range g.Steps {
 		if step.Tier != ir.TierNetworkPolicy {
 			return nil, nil, fmt.Errorf("group %s: tier %d is not known", g.ID, step.Tier)
 		}
-		m, rules, err := networkPolicyStep(g, step)
+		m, rules, err := b.networkPolicyStep(e, step)
 		if err != nil {
 			return nil, nil, fmt.Errorf("group %s: %w", g.ID, err)
 		}
@@ -28,7 +29,7 @@ func groupObjects(g ir.Group) (maps []*Set, chain *Chain, err error) {
 	}
 	chain.Rules = append(chain.Rules, Rule{
 		Action:  Verdict{VerdictGoto, chainDeny},
-		Comment: policiesComment(g.Direction, g.Policies),
+		Comment: policiesComment(e.named),
 	})
 	return maps, chain, nil
 }
@@ -36,11 +37,12 @@ func groupObjects(g ir.Group) (maps []*Set, chain *Chain, err error) {
 // networkPolicyStep turns one step into rules that accept. The port intervals
 // are disjoint and the peers of each include those of the rule for any protocol,
 // so the order of the rules carries no meaning.
-func networkPolicyStep(g ir.Group, step ir.Step) (maps []*Set, rules []Rule, err error) {
+func (b *book) networkPolicyStep(e *groupEntry, step ir.Step) (maps []*Set, rules []Rule, err error) {
 	if step.Miss != ir.Deny {
 		return nil, nil, fmt.Errorf("miss action %s", step.Miss)
 	}
-	exact := &Set{Name: groupPorts(g.ID), Type: TypeProtoPort, Map: true}
+	g, id := e.group, e.named.ID
+	exact := &Set{Name: groupPorts(id), Type: TypeProtoPort, Map: true}
 	ranges := map[ir.Protocol]*Set{}
 	var whole, last []Rule
 	for _, r := range step.Rules {
@@ -48,7 +50,9 @@ func networkPolicyStep(g ir.Group, step ir.Step) (maps []*Set, rules []Rule, err
 			return nil, nil, fmt.Errorf("rule with action %s", r.Action)
 		}
 		to := allow(g.Direction, r.Peers)
+		s := b.sets[r.Peers.Set]
 		switch {
+		case s != nil && s.folds(g, r):
 		case r.Protocol == ir.AnyProtocol:
 			last = append(last, Rule{Action: to})
 		case fullRange(r):
@@ -60,7 +64,7 @@ func networkPolicyStep(g ir.Group, step ir.Step) (maps []*Set, rules []Rule, err
 			exact.Elements = append(exact.Elements, Element{Key: key, Last: key, Verdict: to})
 		default:
 			if ranges[r.Protocol] == nil {
-				ranges[r.Protocol] = &Set{Name: groupRanges(g.ID, r.Protocol), Type: TypePort, Map: true, Interval: true}
+				ranges[r.Protocol] = &Set{Name: groupRanges(id, r.Protocol), Type: TypePort, Map: true, Interval: true}
 			}
 			m := ranges[r.Protocol]
 			m.Elements = append(m.Elements, Element{Key: portKey(r.First), Last: portKey(r.Last), Verdict: to})
@@ -132,9 +136,6 @@ func (f family) memberSet(id ir.PeerSetID) *Set {
 
 // peerSets returns the sets of a peer set with their elements.
 func peerSets(p ir.PeerSet) ([]*Set, error) {
-	if len(p.Addrs) > 0 && !p.Selects {
-		return nil, fmt.Errorf("peer set %s has addresses but selects no pods", p.ID)
-	}
 	sets := peerSetHeaders(p)
 	for _, s := range sets {
 		f := families[0]

@@ -25,15 +25,18 @@ type family struct {
 	digit        string
 	addr, pair   SetType
 	tuple        SetType
+	peerPort     SetType
 	saddr, daddr Field
 	both         Field
 	flow         Field
-	is           func(netip.Addr) bool
+	// saddrPort and daddrPort are an address, the protocol and the destination port.
+	saddrPort, daddrPort Field
+	is                   func(netip.Addr) bool
 }
 
 var families = [2]family{
-	{"4", TypeAddr4, TypePair4, TypeTuple4, FieldSaddr4, FieldDaddr4, FieldPair4, FieldTuple4, netip.Addr.Is4},
-	{"6", TypeAddr6, TypePair6, TypeTuple6, FieldSaddr6, FieldDaddr6, FieldPair6, FieldTuple6, netip.Addr.Is6},
+	{"4", TypeAddr4, TypePair4, TypeTuple4, TypeAddrPort4, FieldSaddr4, FieldDaddr4, FieldPair4, FieldTuple4, FieldSaddrPort4, FieldDaddrPort4, netip.Addr.Is4},
+	{"6", TypeAddr6, TypePair6, TypeTuple6, TypeAddrPort6, FieldSaddr6, FieldDaddr6, FieldPair6, FieldTuple6, FieldSaddrPort6, FieldDaddrPort6, netip.Addr.Is6},
 }
 
 func familyOf(a netip.Addr) family {
@@ -74,17 +77,23 @@ var directions = [2]ir.Direction{ir.Egress, ir.Ingress}
 // Build lays a State out as the table with the given name. It fails if s is not
 // what the contract of ir.State says, or has a tier that this package does not
 // know.
-func Build(cfg Config, name string, s ir.State) (*Table, error) {
+func Build(cfg Config, name string, s ir.State) (*Table, error) { return build(cfg, name, s, nil) }
+
+// build is Build for a table in which the groups of named have the names of others.
+func build(cfg Config, name string, s ir.State, named map[ir.GroupID]ir.Group) (*Table, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	b, err := bookOf(cfg, s)
+	b, err := bookOf(cfg, s, named)
 	if err != nil {
 		return nil, err
 	}
 	t := &Table{Name: name}
 	t.Chains = append(t.Chains, denyChain(cfg.Deny))
 	for _, p := range s.PeerSets {
+		if !b.sets[p.ID].own() {
+			continue
+		}
 		sets, err := peerSets(p)
 		if err != nil {
 			return nil, err
@@ -97,11 +106,13 @@ func Build(cfg Config, name string, s ir.State) (*Table, error) {
 		}
 	}
 	for _, g := range s.Groups {
-		maps, chain, err := groupObjects(g)
+		e := b.groups[g.ID]
+		maps, chain, err := b.groupObjects(e)
 		if err != nil {
 			return nil, err
 		}
 		t.Maps = append(t.Maps, maps...)
+		t.Sets = append(t.Sets, b.folded(e)...)
 		t.Chains = append(t.Chains, chain)
 	}
 	if err := b.endpoints(t, s.Endpoints); err != nil {

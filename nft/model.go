@@ -48,6 +48,8 @@ const (
 	TypePort                         // inet_service
 	TypeTuple4                       // ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service
 	TypeTuple6                       // ipv6_addr . inet_proto . inet_service . ipv6_addr . inet_service
+	TypeAddrPort4                    // ipv4_addr . inet_proto . inet_service
+	TypeAddrPort6                    // ipv6_addr . inet_proto . inet_service
 )
 
 // Element is one element of a set.
@@ -208,16 +210,20 @@ type Field uint8
 
 // The fields that the table looks up.
 const (
-	FieldSaddr4    Field = iota + 1 // ip saddr
-	FieldDaddr4                     // ip daddr
-	FieldSaddr6                     // ip6 saddr
-	FieldDaddr6                     // ip6 daddr
-	FieldPair4                      // ip saddr . ip daddr
-	FieldPair6                      // ip6 saddr . ip6 daddr
-	FieldProtoPort                  // meta l4proto . th dport
-	FieldPort                       // th dport; only behind a Protocol
-	FieldTuple4                     // ip saddr . meta l4proto . th sport . ip daddr . th dport
-	FieldTuple6                     // ip6 saddr . meta l4proto . th sport . ip6 daddr . th dport
+	FieldSaddr4     Field = iota + 1 // ip saddr
+	FieldDaddr4                      // ip daddr
+	FieldSaddr6                      // ip6 saddr
+	FieldDaddr6                      // ip6 daddr
+	FieldPair4                       // ip saddr . ip daddr
+	FieldPair6                       // ip6 saddr . ip6 daddr
+	FieldProtoPort                   // meta l4proto . th dport
+	FieldPort                        // th dport; only behind a Protocol
+	FieldTuple4                      // ip saddr . meta l4proto . th sport . ip daddr . th dport
+	FieldTuple6                      // ip6 saddr . meta l4proto . th sport . ip6 daddr . th dport
+	FieldSaddrPort4                  // ip saddr . meta l4proto . th dport
+	FieldDaddrPort4                  // ip daddr . meta l4proto . th dport
+	FieldSaddrPort6                  // ip6 saddr . meta l4proto . th dport
+	FieldDaddrPort6                  // ip6 daddr . meta l4proto . th dport
 )
 
 func (CTState) match()     {}

@@ -86,11 +86,14 @@ func readable(s string) string {
 	return string(b)
 }
 
-// policiesComment names as many policies as fit.
-func policiesComment(d ir.Direction, policies []string) string {
-	out := d.String() + ":"
-	for i, p := range policies {
-		more := fmt.Sprintf(" and %d more", len(policies)-i)
+// policiesComment names as many policies as fit. How many a wide group has changes.
+func policiesComment(g ir.Group) string {
+	out := g.Direction.String() + ":"
+	for i, p := range g.Policies {
+		more := fmt.Sprintf(" and %d more", len(g.Policies)-i)
+		if g.Wide {
+			more = " and others"
+		}
 		if len(out)+len(p)+1+len(more) > maxComment && i > 0 {
 			return comment(out + more)
 		}

@@ -19,6 +19,8 @@ var keyTypes = map[SetType]nftables.SetDatatype{
 	TypePort:      nftables.TypeInetService,
 	TypeTuple4:    tupleType(nftables.TypeIPAddr),
 	TypeTuple6:    tupleType(nftables.TypeIP6Addr),
+	TypeAddrPort4: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService),
+	TypeAddrPort6: nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService),
 }
 
 func tupleType(addr nftables.SetDatatype) nftables.SetDatatype {

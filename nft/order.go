@@ -34,27 +34,30 @@ type when struct{ early, late bool }
 // memberWhen is when the two halves of a PeerSetChange have to happen.
 type memberWhen struct{ join, leave when }
 
-func (b *book) members(changes []ir.PeerSetChange, list []move) (memberOps, error) {
+// Sets of groups that come are made with the members that they are to have, and
+// those of groups that go are left as they are.
+func (b *book) members(changes []ir.PeerSetChange, list []move, p *policies) (memberOps, error) {
 	at, err := b.order(changes, list)
 	if err != nil {
 		return memberOps{}, err
 	}
 	var ops memberOps
 	for _, c := range changes { // those that leave come first
-		if err := ops.add(b, c.ID, c.Leave, delElements, at[c.ID].leave, true); err != nil {
+		if err := ops.add(b, c.ID, c.Leave, delElements, at[c.ID].leave, true, p); err != nil {
 			return ops, err
 		}
 	}
 	for _, c := range changes {
-		if err := ops.add(b, c.ID, c.Join, addElements, at[c.ID].join, false); err != nil {
+		if err := ops.add(b, c.ID, c.Join, addElements, at[c.ID].join, false, p); err != nil {
 			return ops, err
 		}
+		b.sets[c.ID].shift(c)
 	}
 	return ops, nil
 }
 
 // add enters one half of a change; early is when it happens if it is free.
-func (o *memberOps) add(b *book, id ir.PeerSetID, addrs []netip.Addr, op func(*Set, []Element) []unit, w when, early bool) error {
+func (o *memberOps) add(b *book, id ir.PeerSetID, addrs []netip.Addr, op func(*Set, []Element) []unit, w when, early bool, p *policies) error {
 	s := b.sets[id]
 	if s == nil || !s.set.Selects {
 		return fmt.Errorf("peer set %s changes but is not there or selects no pods", id)
@@ -66,7 +69,15 @@ func (o *memberOps) add(b *book, id ir.PeerSetID, addrs []netip.Addr, op func(*S
 		early = w.early
 	}
 	for _, f := range families {
-		units := op(f.memberSet(id), addrElements(ofFamily(f, addrs)))
+		var units []unit
+		if s.own() && p.hadOwn(id, s) {
+			units = op(f.memberSet(id), addrElements(ofFamily(f, addrs)))
+		}
+		for e, ports := range s.folded {
+			if !slices.Contains(p.added, e) {
+				units = append(units, op(f.foldedSet(e.named), foldedElements(f, addrs, ports))...)
+			}
+		}
 		if early {
 			o.early = append(o.early, units...)
 		} else {

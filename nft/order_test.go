@@ -20,7 +20,10 @@ func TestOrder(t *testing.T) {
 		np(ir.Ingress, "gi-any", nil, rule(ir.AnyProtocol, 0, 0, "p-1")),
 	}
 	b := newBook()
-	require.NoError(t, b.add([]ir.PeerSet{{ID: "p-1", Selects: true}, {ID: "p-2", Selects: true}}, groups))
+	require.NoError(t, b.addSets([]ir.PeerSet{{ID: "p-1", Selects: true}, {ID: "p-2", Selects: true}}))
+	for _, g := range groups {
+		require.NoError(t, b.addGroup(g))
+	}
 	const (
 		free     = "free"
 		early    = "early"

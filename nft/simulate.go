@@ -230,9 +230,9 @@ func (w walker) lookup(f Field, set string) (Element, bool) {
 // key returns what the field of p is in a set; ok is false if p has no such field.
 func (f Field) key(p Packet) (key string, ok bool) {
 	switch f {
-	case FieldSaddr4, FieldDaddr4, FieldPair4, FieldTuple4:
+	case FieldSaddr4, FieldDaddr4, FieldPair4, FieldTuple4, FieldSaddrPort4, FieldDaddrPort4:
 		ok = p.Src.Is4() && p.Dst.Is4()
-	case FieldSaddr6, FieldDaddr6, FieldPair6, FieldTuple6:
+	case FieldSaddr6, FieldDaddr6, FieldPair6, FieldTuple6, FieldSaddrPort6, FieldDaddrPort6:
 		ok = p.Src.Is6() && p.Dst.Is6()
 	default:
 		ok = true
@@ -253,6 +253,10 @@ func (f Field) key(p Packet) (key string, ok bool) {
 		return portKey(p.DstPort), true
 	case FieldTuple4, FieldTuple6:
 		return Tuple{p.Src, p.Dst, p.Protocol, p.SrcPort, p.DstPort}.key(), true
+	case FieldSaddrPort4, FieldSaddrPort6:
+		return addrKey(p.Src) + protoPortKey(p.Protocol, p.DstPort), true
+	case FieldDaddrPort4, FieldDaddrPort6:
+		return addrKey(p.Dst) + protoPortKey(p.Protocol, p.DstPort), true
 	}
 	return "", false
 }

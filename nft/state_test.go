@@ -174,9 +174,19 @@ func groupPool() (out []ir.Group) {
 			np(d, id(4), []string{"ns/d"}, rule(ir.AnyProtocol, 0, 0, "p-3")),
 			np(d, id(5), []string{"ns/e"}, rule(ir.TCP, 81, 81, "*"), rule(ir.TCP, 90, 99, "p-block"), rule(ir.SCTP, 1, 65535, "*")),
 			np(d, id(6), []string{"ns/f"}, rule(ir.AnyProtocol, 0, 0, "*")),
+			wideGroup(d, id(7), rule(ir.TCP, 80, 80, "p-0"), rule(ir.TCP, 81, 81, "p-1"), rule(ir.UDP, 0, 65535, "p-2")),
+			wideGroup(d, id(8), rule(ir.TCP, 80, 80, "p-0"), rule(ir.TCP, 90, 90, "p-0"), rule(ir.UDP, 0, 65535, "p-2")),
+			wideGroup(d, id(9), rule(ir.TCP, 80, 80, "p-3"), rule(ir.TCP, 81, 81, "p-1"), rule(ir.UDP, 0, 65535, "p-2")),
+			wideGroup(d, id(10), rule(ir.TCP, 80, 80, "p-0"), rule(ir.TCP, 81, 81, "p-block"), rule(ir.TCP, 82, 82, "*")),
 		)
 	}
 	return out
+}
+
+func wideGroup(d ir.Direction, id string, rules ...ir.Rule) ir.Group {
+	g := np(d, id, []string{"ns/" + id}, rules...)
+	g.Wide = true
+	return g
 }
 
 // between returns the change from one state to another.
@@ -190,6 +200,12 @@ func between(a, b ir.State) (c ir.Change) {
 		pc := ir.PeerSetChange{ID: p.ID, Join: without(p.Addrs, old.Addrs), Leave: without(old.Addrs, p.Addrs)}
 		if len(pc.Join)+len(pc.Leave) > 0 {
 			c.PeerSets = append(c.PeerSets, pc)
+		}
+	}
+	had := ofWideGroups(a)
+	for id := range ofWideGroups(b) {
+		if p, ok := a.PeerSet(id); ok && !had[id] {
+			c.Members = append(c.Members, p)
 		}
 	}
 	for _, p := range a.PeerSets {
@@ -222,10 +238,16 @@ func between(a, b ir.State) (c ir.Change) {
 	return c
 }
 
-func without(a, b []netip.Addr) (out []netip.Addr) {
-	for _, x := range a {
-		if !slices.Contains(b, x) {
-			out = append(out, x)
+// ofWideGroups returns the peer sets of pods that wide groups have.
+func ofWideGroups(s ir.State) map[ir.PeerSetID]bool {
+	out := map[ir.PeerSetID]bool{}
+	for _, g := range s.Groups {
+		if g.Wide {
+			for id := range setsOf(g) {
+				if p, _ := s.PeerSet(id); p.Selects {
+					out[id] = true
+				}
+			}
 		}
 	}
 	return out

@@ -111,6 +111,10 @@ func (t SetType) String() string {
 		return "ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service"
 	case TypeTuple6:
 		return "ipv6_addr . inet_proto . inet_service . ipv6_addr . inet_service"
+	case TypeAddrPort4:
+		return "ipv4_addr . inet_proto . inet_service"
+	case TypeAddrPort6:
+		return "ipv6_addr . inet_proto . inet_service"
 	}
 	return fmt.Sprintf("type(%d)", uint8(t))
 }
@@ -221,6 +225,14 @@ func (f Field) String() string {
 		return "ip saddr . meta l4proto . th sport . ip daddr . th dport"
 	case FieldTuple6:
 		return "ip6 saddr . meta l4proto . th sport . ip6 daddr . th dport"
+	case FieldSaddrPort4:
+		return "ip saddr . meta l4proto . th dport"
+	case FieldDaddrPort4:
+		return "ip daddr . meta l4proto . th dport"
+	case FieldSaddrPort6:
+		return "ip6 saddr . meta l4proto . th dport"
+	case FieldDaddrPort6:
+		return "ip6 daddr . meta l4proto . th dport"
 	}
 	return fmt.Sprintf("field(%d)", uint8(f))
 }
@@ -277,6 +289,9 @@ func (t SetType) keyText(key string) string {
 		n := (len(key) - 12) / 2
 		src, rest := key[:n], key[n:]
 		return fmt.Sprintf("%s . %s . %s . %s . %s", keyAddr(src), Protocol(rest[0]), port(rest[4:]), keyAddr(rest[8:8+n]), port(rest[8+n:]))
+	case TypeAddrPort4, TypeAddrPort6:
+		n := len(key) - 8
+		return fmt.Sprintf("%s . %s . %s", keyAddr(key[:n]), Protocol(key[n]), port(key[n+4:]))
 	}
 	return fmt.Sprintf("%x", key)
 }
@@ -298,6 +313,10 @@ func (t SetType) size() int {
 		return 20
 	case TypeTuple6:
 		return 44
+	case TypeAddrPort4:
+		return 12
+	case TypeAddrPort6:
+		return 24
 	}
 	return -1
 }

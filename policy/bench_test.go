@@ -1,10 +1,14 @@
 package policy
 
 import (
+	"fmt"
 	"runtime"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // The benchmarks run in a cluster of 1,000 namespaces, 100,000 pods with two
@@ -74,6 +78,48 @@ func BenchmarkPolicy(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkCrowd adds and removes a policy for a pod that many others select, each with
+// peers and a port of its own.
+func BenchmarkCrowd(b *testing.B) {
+	for _, n := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprintf("policies=%d", n), func(b *testing.B) {
+			x := NewIndex(node)
+			x.SetNamespace(makeNamespace("crowd", ""))
+			x.SetPod(&corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "crowd", Name: "pod"},
+				Spec:       corev1.PodSpec{NodeName: node},
+				Status:     corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "10.200.0.1"}}},
+			})
+			policy := func(i int) *networkingv1.NetworkPolicy {
+				port := intstr.FromInt(1 + i)
+				return &networkingv1.NetworkPolicy{
+					ObjectMeta: metav1.ObjectMeta{Namespace: "crowd", Name: fmt.Sprintf("p%05d", i)},
+					Spec: networkingv1.NetworkPolicySpec{Ingress: []networkingv1.NetworkPolicyIngressRule{{
+						From:  []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"peer": fmt.Sprint(i)}}}},
+						Ports: []networkingv1.NetworkPolicyPort{{Port: &port}},
+					}}},
+				}
+			}
+			for i := range n {
+				x.SetNetworkPolicy(policy(i))
+			}
+			x.Flush()
+			p := policy(n)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if i%2 == 0 {
+					x.SetNetworkPolicy(p)
+				} else {
+					x.DeleteNetworkPolicy(p.Namespace, p.Name)
+				}
+				if x.Flush().Empty() {
+					b.Fatal("nothing changed")
+				}
+			}
+		})
+	}
 }
 
 // BenchmarkLoad builds the whole cluster, and says how much memory it takes.

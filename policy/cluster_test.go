@@ -233,6 +233,7 @@ func (m *mirror) flush(t testing.TB) ir.Change {
 	require.NoError(t, err)
 	m.state = m.x.State()
 	requireSame(t, m.state, next)
+	require.Equal(t, expectedMembers(before, m.state, c), c.Members)
 	checkState(t, next)
 	checkIndex(t, m.x)
 	if c.Empty() {
@@ -242,6 +243,28 @@ func (m *mirror) flush(t testing.TB) ir.Change {
 	}
 	require.True(t, m.x.Flush().Empty(), "a second Flush")
 	return c
+}
+
+// expectedMembers returns what c.Members is to be.
+func expectedMembers(before, after ir.State, c ir.Change) (out []ir.PeerSet) {
+	sets := func(groups []ir.Group) map[ir.PeerSetID]bool {
+		out := map[ir.PeerSetID]bool{}
+		for _, g := range groups {
+			for _, s := range g.Steps {
+				for _, r := range s.Rules {
+					out[r.Peers.Set] = out[r.Peers.Set] || g.Wide && !r.Peers.Any
+				}
+			}
+		}
+		return out
+	}
+	had, has := sets(before.Groups), sets(c.AddGroups)
+	for _, p := range before.PeerSets {
+		if _, stays := after.PeerSet(p.ID); stays && p.Selects && has[p.ID] && !had[p.ID] {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 func requireSame(t testing.TB, want, have ir.State) {

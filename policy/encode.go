@@ -5,7 +5,6 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"net/netip"
-	"strings"
 )
 
 // encoder writes values so that two different lists of values never give the
@@ -47,5 +46,10 @@ func (e *encoder) String() string { return string(e.b) }
 // SHA-256, in characters that every kernel object name may have.
 func (e *encoder) id(prefix string) string {
 	sum := sha256.Sum256(e.b)
-	return prefix + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:]))[:26]
+	var text [52]byte
+	lower.Encode(text[:], sum[:])
+	return prefix + string(text[:26])
 }
+
+// lower is base32 in lower case.
+var lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

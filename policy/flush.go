@@ -30,6 +30,7 @@ func (x *Index) Flush() ir.Change {
 	}
 	var c ir.Change
 	x.tellGroups(&f, &c)
+	x.tellMembers(&f, &c)
 	x.tellSets(&f, &c)
 	x.tellEndpoints(&c)
 	return c
@@ -117,6 +118,29 @@ func (x *Index) tellGroups(f *flush, c *ir.Change) {
 	}
 	slices.SortFunc(c.AddGroups, ir.CompareGroups)
 	slices.Sort(c.RemoveGroups)
+}
+
+// tellMembers tells of the sets that wide groups have from now on.
+func (x *Index) tellMembers(f *flush, c *ir.Change) {
+	for _, g := range f.newGroups {
+		if !g.told || !g.Wide {
+			continue
+		}
+		for _, s := range g.sets {
+			if s.told && s.wide == 0 && s.fixed.Selects {
+				c.Members = append(c.Members, s.compiled(true))
+			}
+			s.wide++
+		}
+	}
+	for _, g := range f.goneGroups {
+		if g.told && g.Wide {
+			for _, s := range g.sets {
+				s.wide--
+			}
+		}
+	}
+	slices.SortFunc(c.Members, ir.ComparePeerSets)
 }
 
 func (x *Index) tellSets(f *flush, c *ir.Change) {

@@ -106,10 +106,11 @@ func (x *Index) dropRecipe(r *recipe, p *pod, f *flush) {
 func (x *Index) compile(r *recipe, f *flush) {
 	x.work.compiled++
 	r.resolvers = nil
-	var allows []allow
+	allows := make([]allow, 0, len(r.policies))
 	for _, p := range r.policies {
-		for _, rule := range p.sides[r.direction].rules {
-			allows = x.appendAllows(allows, r, rule)
+		rules := p.sides[r.direction].rules
+		for i := range rules {
+			allows = x.appendAllows(allows, r, &rules[i])
 		}
 	}
 	for _, s := range r.resolvers {
@@ -119,14 +120,8 @@ func (x *Index) compile(r *recipe, f *flush) {
 }
 
 // appendAllows adds what one rule allows.
-func (x *Index) appendAllows(to []allow, r *recipe, rule rule) []allow {
-	ps := &peers{any: rule.anyPeer}
-	for _, p := range rule.peers {
-		if p.pods != nil {
-			ps.terms = append(ps.terms, plainTerm(p.pods))
-		}
-		ps.blocks = append(ps.blocks, p.block...)
-	}
+func (x *Index) appendAllows(to []allow, r *recipe, rule *rule) []allow {
+	ps := rule.allowed()
 	if rule.anyPort {
 		to = append(to, allow{protocol: ir.AnyProtocol, peers: ps})
 	}
@@ -146,7 +141,7 @@ func (x *Index) appendAllows(to []allow, r *recipe, rule rule) []allow {
 // appendResolved adds what an egress rule allows on a named port: each peer pod
 // on the number that it gives the name. That keeps out what is no pod, even
 // where the rule has no peers or blocks only.
-func (x *Index) appendResolved(to []allow, r *recipe, rule rule, n portName) []allow {
+func (x *Index) appendResolved(to []allow, r *recipe, rule *rule, n portName) []allow {
 	var specs []resolverSpec
 	if rule.anyPeer {
 		specs = append(specs, newResolverSpec(peer{}, true, n))
@@ -176,6 +171,7 @@ func (x *Index) useGroup(r *recipe, segments []segment, f *flush) *group {
 	for _, p := range r.policies {
 		g.Policies = append(g.Policies, p.name)
 	}
+	g.Steps[0].Rules = make([]ir.Rule, 0, len(segments))
 	for _, s := range segments {
 		g.Steps[0].Rules = append(g.Steps[0].Rules, ir.Rule{
 			Action:   ir.Accept,
@@ -185,13 +181,13 @@ func (x *Index) useGroup(r *recipe, segments []segment, f *flush) *group {
 			Peers:    ir.Peers{Any: s.peers.any, Set: s.id},
 		})
 	}
-	g.ID = groupID(g)
+	g.ID, g.Wide = groupID(g), x.wide(segments)
 	h := x.groups[g.ID]
 	if h == nil {
-		h = &group{Group: g}
+		h = &group{Group: g, sets: make([]*peerSet, 0, len(segments))}
 		for _, s := range segments {
 			if !s.peers.any {
-				h.sets = append(h.sets, x.useSet(s.peers))
+				h.sets = append(h.sets, x.useSet(s.id, *s.peers))
 			}
 		}
 		x.groups[g.ID] = h
@@ -199,6 +195,26 @@ func (x *Index) useGroup(r *recipe, segments []segment, f *flush) *group {
 	}
 	h.refs++
 	return h
+}
+
+// wideAbove is how many peer sets a group's single ports may have without making it
+// wide. A node's groups together should stay far below a thousand.
+const wideAbove = 32
+
+// wide reports whether the segments of a group make it one that is Wide.
+func (x *Index) wide(segments []segment) bool {
+	if len(segments) <= x.wideAbove {
+		return false
+	}
+	sets := map[ir.PeerSetID]struct{}{}
+	for _, s := range segments {
+		if s.protocol != ir.AnyProtocol && s.first == s.last && !s.peers.any {
+			if sets[s.id] = struct{}{}; len(sets) > x.wideAbove {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (x *Index) dropGroup(g *group, f *flush) {

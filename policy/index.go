@@ -13,6 +13,8 @@ import (
 // they mean for one node. Its methods are not safe for concurrent use.
 type Index struct {
 	node string
+	// wideAbove is the constant but in tests.
+	wideAbove int
 
 	// What there is.
 	namespaces map[string]*namespace
@@ -60,6 +62,7 @@ type work struct {
 func NewIndex(node string) *Index {
 	return &Index{
 		node:       node,
+		wideAbove:  wideAbove,
 		namespaces: map[string]*namespace{},
 		owners:     map[netip.Addr]*pod{},
 		rivals:     map[netip.Addr][]*pod{},

@@ -14,6 +14,25 @@ type peers struct {
 	any    bool
 	terms  []termSpec
 	blocks []netip.Prefix
+	// name is the id where the peers are canonical and it has been found.
+	name ir.PeerSetID
+}
+
+// allowed returns the canonical peers of a rule.
+func (r *rule) allowed() *peers {
+	if r.union == nil {
+		all := &peers{any: r.anyPeer}
+		for _, p := range r.peers {
+			if p.pods != nil {
+				all.terms = append(all.terms, plainTerm(p.pods))
+			}
+			all.blocks = append(all.blocks, p.block...)
+		}
+		u := union([]*peers{all})
+		u.name = u.id()
+		r.union = &u
+	}
+	return r.union
 }
 
 // empty reports whether the peers match nothing, now and for ever.
@@ -37,8 +56,8 @@ func union(list []*peers) peers {
 
 // id returns the name of canonical peers, which is empty for every address.
 func (p peers) id() ir.PeerSetID {
-	if p.any {
-		return ""
+	if p.any || p.name != "" {
+		return p.name
 	}
 	var e encoder
 	e.num(uint64(len(p.terms)))
@@ -113,6 +132,8 @@ type peerSet struct {
 	was map[netip.Addr]bool
 	// told is set once a Flush has told of the set.
 	told bool
+	// wide counts the groups that have the set, are Wide, and were told of.
+	wide int
 	refs int
 }
 
@@ -141,9 +162,8 @@ func (x *Index) move(s *peerSet, a netip.Addr, n int32) {
 	x.dirtySets[s] = struct{}{}
 }
 
-// useSet returns the set of canonical peers, made if need be, for one more user.
-func (x *Index) useSet(p peers) *peerSet {
-	id := p.id()
+// useSet returns the set of canonical peers and their id, made if need be, for one more user.
+func (x *Index) useSet(id ir.PeerSetID, p peers) *peerSet {
 	s := x.sets[id]
 	if s == nil {
 		s = &peerSet{

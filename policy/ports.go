@@ -21,7 +21,7 @@ type allow struct {
 type segment struct {
 	protocol    ir.Protocol
 	first, last uint16
-	peers       peers
+	peers       *peers
 	id          ir.PeerSetID
 }
 
@@ -41,8 +41,8 @@ func splitPorts(allows []allow) []segment {
 			byProtocol[a.protocol] = append(byProtocol[a.protocol], a)
 		}
 	}
-	all.peers = union(wide)
-	all.id = all.peers.id()
+	u := union(wide)
+	all.peers, all.id = &u, u.id()
 	var out []segment
 	for _, p := range []ir.Protocol{ir.TCP, ir.UDP, ir.SCTP} {
 		out = append(out, splitProtocol(p, byProtocol[p], all)...)
@@ -61,14 +61,14 @@ type cut struct {
 }
 
 func splitProtocol(protocol ir.Protocol, allows []allow, all segment) []segment {
-	var cuts []cut
+	cuts := make([]cut, 0, 2*len(allows))
 	for i, a := range allows {
 		cuts = append(cuts, cut{int(a.first), i, true}, cut{int(a.last) + 1, i, false})
 	}
 	slices.SortFunc(cuts, func(a, b cut) int { return cmp.Compare(a.at, b.at) })
 	// Many ports often have the same few peers: their union is made once.
 	unions := map[string]segment{}
-	var out []segment
+	out := make([]segment, 0, len(allows))
 	var active []int // sorted
 	for i, c := range cuts {
 		j, _ := slices.BinarySearch(active, c.index)
@@ -80,16 +80,22 @@ func splitProtocol(protocol ir.Protocol, allows []allow, all segment) []segment 
 		if len(active) == 0 || cuts[i+1].at == c.at {
 			continue
 		}
-		key := signature(active)
-		s, ok := unions[key]
-		if !ok {
-			list := []*peers{&all.peers}
-			for _, k := range active {
-				list = append(list, allows[k].peers)
+		var s segment
+		if only := allows[active[0]].peers; len(active) == 1 && all.peers.empty() && only.name != "" {
+			s.peers, s.id = only, only.name
+		} else {
+			key := signature(active)
+			known, ok := unions[key]
+			if !ok {
+				list := []*peers{all.peers}
+				for _, k := range active {
+					list = append(list, allows[k].peers)
+				}
+				u := union(list)
+				known.peers, known.id = &u, u.id()
+				unions[key] = known
 			}
-			s.peers = union(list)
-			s.id = s.peers.id()
-			unions[key] = s
+			s = known
 		}
 		if s.id == all.id { // also where neither has any peers
 			continue

@@ -49,7 +49,7 @@ func TestSplitPorts(t *testing.T) {
 					return s.protocol == ir.AnyProtocol || s.protocol == protocol && s.first <= port && port <= s.last
 				})
 				if i >= 0 {
-					have = segments[i].peers
+					have = *segments[i].peers
 				}
 				require.Equal(t, want.id(), have.id(), "seed %d %s/%d", seed, protocol, port)
 				require.Equal(t, want.any, have.any)

@@ -314,6 +314,7 @@ func (w *world) checkOracle(t testing.TB, s ir.State) {
 func (w *world) run(t testing.TB, events int, flushPercent int, oracle bool) {
 	t.Helper()
 	m := mirror{x: NewIndex(node)}
+	m.x.wideAbove = pick(w, wideAbove, 1, 0)
 	var log []string
 	defer func() {
 		if t.Failed() {
@@ -327,6 +328,7 @@ func (w *world) run(t testing.TB, events int, flushPercent int, oracle bool) {
 		}
 		m.flush(t)
 		fresh := NewIndex(node)
+		fresh.wideAbove = m.x.wideAbove
 		w.load(w, fresh)
 		requireSame(t, fresh.State(), m.state)
 		if oracle {

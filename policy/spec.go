@@ -36,6 +36,8 @@ type rule struct {
 	anyPort bool
 	ranges  []portRange
 	names   []portName
+	// union is what allowed returns, once it was asked for.
+	union *peers
 }
 
 // portRange is a range of destination ports, both ends inclusive.

@@ -148,6 +148,10 @@ type Step struct {
 type Group struct {
 	ID        GroupID
 	Direction Direction
+	// Wide is set if the rules for single ports name so many peer sets that whoever
+	// enforces them should not keep each of these by itself. It follows from the
+	// rules.
+	Wide bool
 	// Policies are the "namespace/name" of the policies that made the group,
 	// sorted; for names, comments and explanations only.
 	Policies []string
@@ -200,7 +204,11 @@ type EndpointChange struct {
 // is in neither list (its content cannot have changed but for a set's addresses,
 // which stand in PeerSets).
 type Change struct {
-	AddPeerSets    []PeerSet
+	AddPeerSets []PeerSet
+	// Members are sets that were there before, with the addresses that they had
+	// then: those that a Wide group of AddGroups names and no Wide group named
+	// before. They say nothing new.
+	Members        []PeerSet
 	PeerSets       []PeerSetChange
 	RemovePeerSets []PeerSetID
 	AddGroups      []Group
