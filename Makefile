@@ -27,7 +27,7 @@ test: tools lint ## Run every test, with packets in namespaces of their own and 
 
 .PHONY: conformance-build
 conformance-build: conformance-tools
-	cd testcases/conformance && $(GO) build -o $(RUN_CONFORMANCE) ./cmd/conformance
+	cd testcases/conformance && GOGC=400 $(GO) build -o $(RUN_CONFORMANCE) ./cmd/conformance
 
 .PHONY: conformance-control
 conformance-control: conformance-build ## Show that the upstream suite fails where no agent runs.
@@ -43,7 +43,7 @@ conformance-all: conformance-control ## Run it in five clusters, in which each p
 
 .PHONY: conformance-test
 conformance-test: ## Check and test the programs that the upstream suite runs on.
-	cd testcases/conformance && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test ./process ./progress ./cmd/... ./scenario ./node
+	cd testcases/conformance && GOGC=400 $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test ./process ./progress ./cmd/... ./scenario ./node
 
 .PHONY: test-vm
 test-vm: vm-tools ## Run a selection of the packet tests on Debian's kernel 6.1, in an emulated machine (flags: VM='--kernel 6.12 --set all'; VM='--set conformance' for the upstream specs with SCTP).

@@ -44,20 +44,17 @@ func build(ctx context.Context, all bool) (binaries, error) {
 		in   string
 		args []string
 	}
-	targets := []target{
-		{module, []string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", b.path("suite.test"), "./suite"}},
-		{module, []string{"build", "-ldflags=-s -w", "-o", b.path("ginkgo"), "github.com/onsi/ginkgo/v2/ginkgo"}},
-	}
+	programs := []string{"build", "-ldflags=-s -w", "-o", b.dir + "/", "github.com/onsi/ginkgo/v2/ginkgo"}
+	targets := []target{{module, []string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", b.path("suite.test"), "./suite"}}}
 	if all {
-		targets = append(targets,
-			target{b.root, []string{"build", "-trimpath", "-o", b.path("portcullis"), "./cmd/portcullis"}},
-			target{module, []string{"build", "-ldflags=-s -w", "-o", b.path("agnhost"), "./cmd/agnhost"}},
-			target{module, []string{"build", "-ldflags=-s -w", "-o", b.path("kube"), "./cmd/kube"}},
-		)
+		programs = append(programs, "./cmd/agnhost", "./cmd/kube")
+		targets = append(targets, target{b.root, []string{"build", "-o", b.dir + "/", "./cmd/portcullis"}})
 	}
+	targets = append(targets, target{module, programs})
 	for _, c := range targets {
 		cmd := exec.CommandContext(ctx, "go", c.args...)
 		cmd.Dir = c.in
+		cmd.Env = append(cmd.Environ(), goCompiles...)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
 			return b, fmt.Errorf("go %s: %w", strings.Join(c.args, " "), errors.Join(err, ctx.Err()))
@@ -65,6 +62,9 @@ func build(ctx context.Context, all bool) (binaries, error) {
 	}
 	return b, nil
 }
+
+// goCompiles has the compiler collect less garbage, which is a quarter of its work.
+var goCompiles = []string{"GOGC=400"}
 
 func output(ctx context.Context, name string, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, name, args...).Output()
