@@ -58,6 +58,8 @@
 //	chain tcp-reset  answer with a TCP reset, and drop
 //
 //	chain g_<group>_<namespace>/<policy>            one for each ir.Group
+//	  ip saddr . meta l4proto . th dport @g_<group>_peers4 accept
+//	                                                (a wide group only; and ip6; daddr for egress)
 //	  meta l4proto . th dport vmap @g_<group>_ports   single ports
 //	  meta l4proto tcp th dport vmap @g_<group>_tcp   ranges, a map for each protocol
 //	  meta l4proto udp jump u_<set>_in                whole protocols
@@ -123,7 +125,15 @@
 // TCP too this takes a call of Forbid: nothing resets what the node sends midstream.
 //
 // The kernel finds a set by walking a list, so that a table with many thousands
-// of peer sets loads and changes slowly, though packets do not feel it.
+// of sets loads and changes slowly, though packets do not feel it. 10,000 policies for
+// one pod, each with a port and peers of its own, took minutes to load when every one
+// of them had sets. So a group with peers for many single ports (ir.Group.Wide) has
+// those peers of it that are pods only in one set by family, together with protocol
+// and port (fold.go). And where all pods of such a group get a policy more or less, its
+// set takes a few elements instead of the group being made anew (grow.go); then its
+// objects keep the names that they had, and the comment names the first policies that
+// they were made for. What is left are the peers with blocks: these have sets of their
+// own in wide groups too.
 //
 // # Without a wrong verdict
 //

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -182,12 +183,24 @@ func borders(rules []ir.Rule) []portAt {
 	return out
 }
 
-// peersAt returns the peers that may reach a port; none of them is the zero Peers.
+// peersAt returns the peers that may reach a port, by rules in the order of ir.Step;
+// none of them is the zero Peers.
 func peersAt(rules []ir.Rule, at portAt) ir.Peers {
-	for _, r := range rules {
-		if r.Protocol == ir.AnyProtocol || r.Protocol == at.protocol && r.First <= at.port && at.port <= r.Last {
-			return r.Peers
-		}
+	ports := rules
+	if n := len(rules); n > 0 && rules[n-1].Protocol == ir.AnyProtocol {
+		ports = rules[:n-1]
+	}
+	i, found := slices.BinarySearchFunc(ports, at, func(r ir.Rule, at portAt) int {
+		return cmp.Or(cmp.Compare(r.Protocol, at.protocol), cmp.Compare(r.First, at.port))
+	})
+	if !found {
+		i-- // the last that begins in front of it
+	}
+	if i >= 0 && ports[i].Protocol == at.protocol && at.port <= ports[i].Last {
+		return ports[i].Peers
+	}
+	if len(ports) < len(rules) {
+		return rules[len(ports)].Peers
 	}
 	return ir.Peers{}
 }

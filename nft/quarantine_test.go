@@ -37,8 +37,12 @@ func requireHeld(t *testing.T, cfg Config, r *recorder, from, to ir.State, list 
 		was, is := passes(cfg, from, p), passes(cfg, to, p)
 		for i, m := range r.states {
 			for j := i; j < len(r.states) && (j == i || !r.states[j].grace); j++ {
-				for n := range 2 * maxLookups {
-					if got := throughAll(m, r.states[j], n, p); got != was && got != is {
+				for n := 0; ; n++ {
+					got, changed := throughAll(m, r.states[j], n, p)
+					if n > 0 && !changed {
+						break
+					}
+					if got != was && got != is {
 						t.Fatalf("%+v: %s from state %d to %d of %d after %d lookups", p, got, i, j, len(r.states), n)
 					}
 				}
