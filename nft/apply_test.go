@@ -221,7 +221,7 @@ func concerned(list []ir.Packet, c ir.Change) (out []ir.Packet) {
 
 // podEvent gives one pod other groups and makes it a member of other sets.
 func podEvent(r *rand.Rand, from ir.State) ir.State {
-	next, groups, sets := ir.State{}, map[ir.GroupID]ir.Group{}, map[ir.PeerSetID]ir.PeerSet{"p-block": blockSet}
+	next, groups, sets := ir.State{}, map[ir.GroupID]ir.Group{}, map[ir.PeerSetID]ir.PeerSet{"p-block": blockSet, "p-few": fewSet}
 	for _, g := range groupPool() {
 		groups[g.ID] = g
 	}
@@ -261,7 +261,7 @@ func podEvent(r *rand.Rand, from ir.State) ir.State {
 
 // policyEvent gives all pods of one group another one, or none.
 func policyEvent(r *rand.Rand, from ir.State) ir.State {
-	next, groups, sets := ir.State{}, map[ir.GroupID]ir.Group{}, map[ir.PeerSetID]ir.PeerSet{"p-block": blockSet}
+	next, groups, sets := ir.State{}, map[ir.GroupID]ir.Group{}, map[ir.PeerSetID]ir.PeerSet{"p-block": blockSet, "p-few": fewSet}
 	for _, g := range groupPool() {
 		groups[g.ID] = g
 	}
@@ -340,7 +340,7 @@ func nextState(r *rand.Rand, from ir.State) ir.State {
 	for _, g := range append(groupPool(), from.Groups...) {
 		groups[g.ID] = g
 	}
-	sets["p-block"] = blockSet
+	sets["p-block"], sets["p-few"] = blockSet, fewSet
 	for _, p := range other.PeerSets {
 		sets[p.ID] = p
 	}

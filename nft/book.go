@@ -39,8 +39,10 @@ type setEntry struct {
 	// sets if any is not.
 	uses [2]int
 	// folded says at which ports groups hold the set's addresses in a set of
-	// theirs, and members are these addresses; empty if none does.
+	// theirs. These addresses are fixed, those of the set's blocks if they are few,
+	// and members, those of pods; nil if no group does.
 	folded  map[*groupEntry][]portAt
+	fixed   []netip.Addr
 	members map[netip.Addr]struct{}
 }
 
@@ -80,7 +82,7 @@ func (b *book) addSets(sets []ir.PeerSet) error {
 		if len(p.Addrs) > 0 && !p.Selects {
 			return fmt.Errorf("peer set %s has addresses but selects no pods", p.ID)
 		}
-		s := &setEntry{set: p, known: true}
+		s := &setEntry{set: p, known: true, fixed: addressesOf(p.Blocks)}
 		b.sets[p.ID] = s
 		b.unsettled = append(b.unsettled, s)
 	}

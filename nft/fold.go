@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -11,14 +12,51 @@ import (
 // A wide group (ir.Group.Wide) has peer sets for many single ports. A set of the
 // kernel's and a chain for each of them would be too many: the kernel finds a set by
 // walking a list. So a wide group has one set of its own, by family, that holds
-// peer, protocol and port together, for all its single ports whose peers are pods
-// only: they are folded into it. That takes as many elements as sets of their own
-// would, as long as one group and port has the peers.
+// peer, protocol and port together, for all its single ports whose peers are pods and
+// blocks of few addresses: they are folded into it. That takes as many elements as
+// sets of their own would, as long as one group and port has the peers.
+
+// fewAddresses is how many addresses the blocks of a peer set may have to be folded.
+const fewAddresses = 64
+
+// addressesOf returns all addresses of blocks, nil if they are more than few.
+func addressesOf(blocks []netip.Prefix) []netip.Addr {
+	n := 0
+	for _, p := range blocks {
+		bits := p.Addr().BitLen() - p.Bits()
+		if bits > 8 {
+			return nil
+		}
+		if n += 1 << bits; n > fewAddresses {
+			return nil
+		}
+	}
+	var out []netip.Addr
+	for _, p := range blocks {
+		for a := p.Masked().Addr(); p.Contains(a); a = a.Next() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
 
 // folds reports whether r, a rule of g whose peers are s, is folded.
 func (s *setEntry) folds(g ir.Group, r ir.Rule) bool {
 	return g.Wide && r.Action == ir.Accept && r.Protocol != ir.AnyProtocol && r.First == r.Last &&
-		!r.Peers.Any && s.set.Selects && len(s.set.Blocks) == 0
+		!r.Peers.Any && (s.set.Selects && len(s.set.Blocks) == 0 || len(s.fixed) > 0)
+}
+
+// addrs returns the addresses of a set that is folded.
+func (s *setEntry) addrs() []netip.Addr {
+	return append(s.varying(slices.Collect(maps.Keys(s.members))), s.fixed...)
+}
+
+// varying returns those of addrs that are in the set for their pods' sake only.
+func (s *setEntry) varying(addrs []netip.Addr) []netip.Addr {
+	if len(s.fixed) == 0 {
+		return addrs
+	}
+	return without(addrs, s.fixed)
 }
 
 // fold notes, or with -1 no longer notes, that e has the set s at the port of r.
@@ -32,7 +70,7 @@ func (b *book) fold(s *setEntry, e *groupEntry, r ir.Rule, n int) error {
 		return nil
 	}
 	if s.members == nil {
-		if !s.known {
+		if !s.known && s.set.Selects {
 			return fmt.Errorf("group %s: the addresses of peer set %s are not known", e.group.ID, s.set.ID)
 		}
 		s.remember(s.set.Addrs)
@@ -121,11 +159,7 @@ func (b *book) folded(e *groupEntry) []*Set {
 				continue
 			}
 			for i, f := range families {
-				for a := range s.members {
-					if f.is(a) {
-						sets[i].Elements = append(sets[i].Elements, foldedElement(a, portAt{r.Protocol, r.First}))
-					}
-				}
+				sets[i].Elements = append(sets[i].Elements, foldedElements(f, s.addrs(), []portAt{{r.Protocol, r.First}})...)
 			}
 		}
 	}

@@ -191,6 +191,52 @@ func TestMembersAreRememberedWhileFolded(t *testing.T) {
 	require.Empty(t, d)
 }
 
+// TestFewAddressesOfBlocksAreFolded: a peer set with small blocks is folded like one of
+// pods, and a pod whose address is in a block may come and go without it.
+func TestFewAddressesOfBlocksAreFolded(t *testing.T) {
+	ctx := context.Background()
+	state := func(blocks []netip.Prefix, pods ...string) ir.State {
+		s := crowd(3)
+		s.PeerSets[1] = ir.PeerSet{ID: "p-00001", Selects: true, Blocks: blocks, Addrs: addrs(pods...)}
+		s.PeerSets[2] = ir.PeerSet{ID: "p-00002", Blocks: blocks}
+		return s
+	}
+	few := []netip.Prefix{block("192.0.2.7/32"), block("192.0.2.8/29"), block("2001:db8::/127")}
+	pass := func(e *Enforcer, f *Fake, src string) bool {
+		return f.Snapshot()[e.Table()].Verdict(Packet{Src: addr(src), Dst: addr("10.0.0.1"), Protocol: 6, DstPort: 2}) == Accept
+	}
+	f := NewFake()
+	e := NewEnforcer(Config{}, f)
+	require.NoError(t, e.Takeover(ctx, state(few)))
+	from := state(few)
+	for _, pods := range [][]string{{"192.0.2.15", "10.7.7.7"}, {"10.7.7.7"}, {"192.0.2.7"}, nil} {
+		to := state(few, pods...)
+		require.NoError(t, e.Apply(ctx, between(from, to)))
+		d, err := e.Verify(ctx, to)
+		require.NoError(t, err)
+		require.Empty(t, d)
+		for src, want := range map[string]bool{"192.0.2.15": true, "192.0.2.7": true, "192.0.2.16": false, "10.7.7.7": slices.Contains(pods, "10.7.7.7")} {
+			require.Equal(t, want, pass(e, f, src), "%s with pods %v", src, pods)
+		}
+		from = to
+	}
+	names := func(blocks ...netip.Prefix) (out []string) {
+		table, err := Build(Config{}, "portcullis-a", state(blocks))
+		require.NoError(t, err)
+		for _, s := range table.Sets {
+			if strings.HasPrefix(s.Name, "u_") {
+				out = append(out, s.Name)
+			}
+		}
+		return out
+	}
+	require.Empty(t, names(few...))
+	require.Empty(t, names(block("192.0.2.0/26")), "64 addresses")
+	require.Len(t, names(block("192.0.2.0/26"), block("192.0.3.0/32")), 4, "one more")
+	require.Len(t, names(block("0.0.0.0/0")), 4)
+	require.Len(t, names(block("::/0")), 4)
+}
+
 // TestWideGroupInTheKernel loads one, lets it grow, and has nft list it and load the
 // listing.
 func TestWideGroupInTheKernel(t *testing.T) {

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"cmp"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -58,7 +57,7 @@ func (b *book) grow(c *ir.Change) []*growth {
 		for _, r := range gr.gone {
 			s := b.sets[r.Peers.Set]
 			_ = b.fold(s, e, r, -1) // takes back what there is
-			gr.had[portAt{r.Protocol, r.First}] = slices.Collect(maps.Keys(s.members))
+			gr.had[portAt{r.Protocol, r.First}] = s.addrs()
 		}
 	}
 	c.AddGroups = slices.DeleteFunc(slices.Clone(c.AddGroups), func(g ir.Group) bool { _, ok := added[g.ID]; return !ok })
@@ -167,7 +166,7 @@ func (gr *growth) finish(b *book, ops *memberOps) error {
 		if err := b.fold(s, e, r, 1); err != nil {
 			return err
 		}
-		has[portAt{r.Protocol, r.First}] = slices.Collect(maps.Keys(s.members))
+		has[portAt{r.Protocol, r.First}] = s.addrs()
 	}
 	for _, f := range families {
 		var gone, come []Element

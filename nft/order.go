@@ -76,7 +76,7 @@ func (o *memberOps) add(b *book, id ir.PeerSetID, addrs []netip.Addr, op func(*S
 		}
 		for e, ports := range s.folded {
 			if !slices.Contains(p.added, e) {
-				units = append(units, op(f.foldedSet(e.named), foldedElements(f, addrs, ports))...)
+				units = append(units, op(f.foldedSet(e.named), foldedElements(f, s.varying(addrs), ports))...)
 			}
 		}
 		if early {

@@ -128,7 +128,7 @@ func randomState(r *rand.Rand) ir.State {
 		slices.SortFunc(p.Addrs, netip.Addr.Compare)
 		all[p.ID] = p
 	}
-	all["p-block"] = blockSet
+	all["p-block"], all["p-few"] = blockSet, fewSet
 	pool := groupPool()
 	used := map[ir.GroupID]ir.Group{}
 	for _, a := range pods[:5] {
@@ -160,6 +160,8 @@ func randomState(r *rand.Rand) ir.State {
 	return s
 }
 
+var fewSet = ir.PeerSet{ID: "p-few", Blocks: []netip.Prefix{block("10.244.1.4/31"), block("fd00::8/128")}}
+
 var blockSet = ir.PeerSet{ID: "p-block", Blocks: []netip.Prefix{block("10.244.1.4/31"), block("fd00::/16")}}
 
 // groupPool returns groups that share sets between ports and directions.
@@ -176,7 +178,7 @@ func groupPool() (out []ir.Group) {
 			np(d, id(6), []string{"ns/f"}, rule(ir.AnyProtocol, 0, 0, "*")),
 			wideGroup(d, id(7), rule(ir.TCP, 80, 80, "p-0"), rule(ir.TCP, 81, 81, "p-1"), rule(ir.UDP, 0, 65535, "p-2")),
 			wideGroup(d, id(8), rule(ir.TCP, 80, 80, "p-0"), rule(ir.TCP, 90, 90, "p-0"), rule(ir.UDP, 0, 65535, "p-2")),
-			wideGroup(d, id(9), rule(ir.TCP, 80, 80, "p-3"), rule(ir.TCP, 81, 81, "p-1"), rule(ir.UDP, 0, 65535, "p-2")),
+			wideGroup(d, id(9), rule(ir.TCP, 80, 80, "p-3"), rule(ir.TCP, 81, 81, "p-few"), rule(ir.UDP, 0, 65535, "p-2")),
 			wideGroup(d, id(10), rule(ir.TCP, 80, 80, "p-0"), rule(ir.TCP, 81, 81, "p-block"), rule(ir.TCP, 82, 82, "*")),
 		)
 	}
