@@ -28,22 +28,26 @@ func newLoop(ctx context.Context, cfg Config, h *health) (*loop, error) {
 		ask: make(chan func(*loop)), attachments: newAttachments(cfg.Node),
 		quarantine: cfg.Quarantine, fixedCIDRs: cfg.PodCIDRs,
 	}
+	// Before anything is written: a table that we made a moment ago says nothing.
+	tables, err := inForce(ctx, cfg.Kernel)
+	if err != nil {
+		return nil, err
+	}
 	if cfg.Connections != nil {
-		known, err := tracked(ctx, cfg)
+		known, err := tracked(ctx, cfg, tables)
 		if err != nil {
 			return nil, err
 		}
-		if !known {
-			rules.Midstream, l.settled = false, cfg.Clock.After(settleFor)
-		}
+		l.untracked, rules.Midstream = !known, known
 	}
+	links := links{cfg.NetNS}
 	if cfg.Quarantine {
 		l.blocks = cfg.PodCIDRs
 		rules.PodCIDRs = cfg.PodCIDRs
+		l.holdBackEarly(cfg, tables, links)
 	}
 	e := nft.NewEnforcer(rules, cfg.Kernel)
 	l.enforcer = e
-	links := links{cfg.NetNS}
 	if cfg.Connections != nil {
 		l.connections = &connections{
 			flows: cfg.Connections, index: index, forbid: e.Forbid, keep: cfg.KeepConnections,
@@ -63,19 +67,89 @@ func newLoop(ctx context.Context, cfg Config, h *health) (*loop, error) {
 	return l, nil
 }
 
-// tracked reports whether the node knows its connections: because it tracks some, or
-// because a table of ours, which looks at them, has been in force already. Otherwise
-// every packet of a connection that exists would look like one from nowhere.
-func tracked(ctx context.Context, cfg Config) (bool, error) {
-	tables, err := cfg.Kernel.Tables(ctx)
+// holdBackEarly gives the loop what of the quarantine is not in its rules: what to write
+// before the objects are known, and the blocks that the CNI plugin reports.
+func (l *loop) holdBackEarly(cfg Config, tables []string, links links) {
+	if len(tables) == 0 {
+		// Without pods there is nobody whose connections from nowhere would be
+		// reset. That nobody looks at them tells the next agent, should this one
+		// end too soon, that they are not known: see tracked.
+		rules := cfg.rules()
+		rules.Midstream, rules.Logger = false, nil
+		l.advance = &advance{
+			enforcer: nft.NewEnforcer(rules, cfg.Kernel), health: l.health, log: cfg.Logger, clock: cfg.Clock, backoff: retries(),
+		}
+	}
+	if cfg.Socket != "" && len(cfg.PodCIDRs) == 0 {
+		l.reports = newReports(reportFile{path: cfg.Socket + reportSuffix}, cfg.Logger)
+		l.reports.nodeAddrs, l.reports.elsewhere = links.addrs, l.index.Elsewhere
+	}
+}
+
+// inForce returns those of our tables that judge packets. One that an agent was killed
+// over before it was complete does not.
+func inForce(ctx context.Context, k nft.Kernel) (names []string, err error) {
+	tables, err := k.Tables(ctx)
 	if err != nil {
-		return false, err
+		return nil, err
+	}
+	for _, name := range tables {
+		base, err := k.BaseChains(ctx, name)
+		if err != nil && !errors.Is(err, nft.ErrNotExist) {
+			return nil, fmt.Errorf("table %s: %w", name, err)
+		}
+		if len(base) > 0 {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// tracked reports whether the node knows its connections. Otherwise every packet of a
+// connection that exists would look like one from nowhere. It does if a table of ours,
+// which looks at them, has been in force already. But a table without pods held their
+// packets back, and no connection became known by that. Where there is no table, the
+// node knows them if it tracks some.
+func tracked(ctx context.Context, cfg Config, tables []string) (bool, error) {
+	for _, name := range tables {
+		early, err := isEarly(ctx, cfg.Kernel, name)
+		if err != nil {
+			return false, fmt.Errorf("table %s: %w", name, err)
+		}
+		if !early {
+			return true, nil
+		}
+	}
+	if len(tables) > 0 {
+		return false, nil
 	}
 	active, err := cfg.Connections.Active(ctx)
 	if err != nil {
 		return false, fmt.Errorf("connections of the node: %w", err)
 	}
-	return active || len(tables) > 0, nil
+	return active, nil
+}
+
+// isEarly reports whether a table is as holdBackEarly makes it: without the chain that
+// looks at connections from nowhere, and without a pod out of quarantine.
+func isEarly(ctx context.Context, k nft.Kernel, table string) (bool, error) {
+	t, _, err := k.Read(ctx, table, "midstream")
+	if err != nil && !errors.Is(err, nft.ErrNotExist) {
+		return false, err
+	}
+	if err == nil && len(t.Chains) > 0 {
+		return false, nil
+	}
+	for _, set := range []*nft.Set{{Name: "local4", Type: nft.TypeAddr4}, {Name: "local6", Type: nft.TypeAddr6}} {
+		pods, err := k.Elements(ctx, table, set)
+		if err != nil && !errors.Is(err, nft.ErrNotExist) {
+			return false, err
+		}
+		if len(pods) > 0 {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // links reads interfaces and routes of a network namespace, given by a file

@@ -241,6 +241,7 @@ func attachmentOf(r cni.Request) attachment {
 func (h handler) Add(ctx context.Context, r cni.Request) error {
 	w := &waiter{attachmentOf(r), make(chan struct{})}
 	err := h.in(ctx, func(l *loop) {
+		l.offer(r.Subnets)
 		l.attached(l.attachments.add(r.Attachment, w.attachment))
 		l.attachments.waiting[w.pod] = append(l.attachments.waiting[w.pod], w)
 	})

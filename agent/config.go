@@ -31,7 +31,8 @@ type Config struct {
 	// yet, so that a new pod is isolated from its first packet on.
 	Quarantine bool
 	// PodCIDRs are the blocks that this node's pods get their addresses from; none
-	// means those of the Node object.
+	// means those of the Node object, and of a family that it says nothing of, those
+	// that the CNI plugin reports at Socket.
 	PodCIDRs []netip.Prefix
 	// Connections are those that the node tracks. The ones that a change forbids
 	// are ended, unless KeepConnections is set or a policy's annotation says
@@ -44,7 +45,8 @@ type Config struct {
 	// Checker looks for settings of the node that let packets past the rules. Nil
 	// means that nobody looks.
 	Checker *node.Checker
-	// Socket is where the CNI plugin asks; empty means that it does not.
+	// Socket is where the CNI plugin asks; empty means that it does not. What the
+	// plugin reports of the node's blocks is kept in a file beside it.
 	Socket string
 	// NetNS is a file descriptor of the network namespace that Kernel works in; 0
 	// is the process's.

@@ -15,13 +15,19 @@
 //
 // # What holds at every moment
 //
-//   - Nothing is written before the source has delivered every object that it
-//     starts with, and, with an API server, the node's own Node object: an agent
-//     under a mistyped node name would otherwise find no pods of its own and open
-//     the node.
+//   - No pod is let go before the source has delivered every object that it starts
+//     with, and, with an API server, the node's own Node object: an agent under a
+//     mistyped node name would otherwise find no pods of its own and open the node.
 //
-//   - The first write is a takeover: the rules that an earlier process left stay in
-//     force until the new ones are.
+//   - Until then nothing is written where a table of ours is in force. Where there is
+//     none and Config.Quarantine is set, a table without pods holds back every address
+//     of the pod CIDRs, as soon as the source is at work and these are known. It counts
+//     for nothing else: the agent is not ready, no ADD is answered, and connections are
+//     not taken to be known by it, neither by this agent nor by the next one. If it
+//     cannot be written the rest goes its way.
+//
+//   - The first write behind that is a takeover: the rules that an earlier process, or
+//     this one, left stay in force until the new ones are.
 //
 //   - A write of unknown outcome is followed by a repair, which looks at what the
 //     kernel holds, again and again until one succeeds. Until then the agent
@@ -31,7 +37,9 @@
 //     rules in force. Only `portcullis cleanup` removes them.
 //
 //   - With Config.Quarantine, an address of the pod CIDRs reaches nothing but its own
-//     node until its pod is known and everything about it is in force.
+//     node until its pod is known and everything about it is in force. No block is among
+//     them on the CNI plugin's word alone that a pod of another node has an address in,
+//     as far as the source has said: a network that nodes share is never cut.
 //
 //   - What others do to our table is undone: the kernel tells of it, and every few
 //     minutes the whole table is read because it might not have.
@@ -49,6 +57,13 @@
 // status has none, and the answer comes when the kernel holds what follows from it.
 // Then the first packet of an allowed connection passes, too, as far as this node
 // decides; other nodes learn the address from the API server.
+//
+// The quarantine's blocks are those of Config.PodCIDRs, or of the own Node. For a family
+// of which neither names one, the CNI plugin's word is taken: the subnet of a pod's
+// address, if its gateway is the node. A Node that names blocks later replaces it, and
+// the first pod of another node in such a block ends it for good. What was taken is kept
+// in a file beside the socket, because the plugin says it once, and is looked at like
+// what is new.
 //
 // # Policies that cannot be enforced as written
 //

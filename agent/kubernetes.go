@@ -34,6 +34,7 @@ func (s *clusterSource) run(ctx context.Context, to sink) error {
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, to.node).String()
 		}))
+	to.queue.put(batch{begun: true})
 	var synced []cache.DoneChecker
 	for _, watched := range []struct {
 		what     string
@@ -56,7 +57,8 @@ func (s *clusterSource) run(ctx context.Context, to sink) error {
 		// the handler has seen what is in it.
 		synced = append(synced, registration.HasSyncedChecker())
 	}
-	for _, f := range []informers.SharedInformerFactory{all, own} {
+	// The own Node first: what it says is of use before all else is there.
+	for _, f := range []informers.SharedInformerFactory{own, all} {
 		f.StartWithContext(ctx)
 		defer f.Shutdown() // waits for the informers, which ctx has ended
 	}

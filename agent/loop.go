@@ -32,6 +32,7 @@ type index interface {
 	DeleteNetworkPolicy(namespace, name string)
 	Flush() ir.Change
 	State() ir.State
+	Elsewhere(netip.Prefix) (pod string, found bool)
 }
 
 // enforcer is what the loop asks of nft.Enforcer.
@@ -68,15 +69,20 @@ type loop struct {
 	audit <-chan time.Time
 	// bridged says that pods are, or were, attached to a bridge.
 	bridged bool
-	// settled ticks once when connections that were there before the first
-	// table can be taken to be known; nil if they are from the start.
-	settled <-chan time.Time
+	// untracked says that the node tracked no connections before the first write.
+	// settled ticks once when they can be taken to be known.
+	untracked bool
+	settled   <-chan time.Time
 
 	// quarantine holds back pods that the agent does not know yet, whose
-	// addresses are in blocks: fixedCIDRs, or those of the own Node.
-	quarantine         bool
-	fixedCIDRs, blocks []netip.Prefix
+	// addresses are in blocks: fixedCIDRs, or those that the own Node named, and
+	// where it named none those that were reported.
+	quarantine                bool
+	fixedCIDRs, named, blocks []netip.Prefix
+	reports                   *reports // nil: none are taken
+	advance                   *advance // nil: nothing is written before synced
 
+	begun     bool // the source is at work
 	synced    bool // the index holds everything that was there at the start
 	taken     bool // the first write has succeeded
 	uncertain bool // the last write has failed: the kernel holds something unknown
@@ -140,6 +146,8 @@ func (l *loop) run(ctx context.Context) (err error) {
 			l.settled = nil
 			l.enforcer.SetMidstream(true)
 			l.rebuild = true
+		case <-l.advance.again():
+			l.advance.rest()
 		case <-retry:
 			retry = nil
 		}
@@ -161,6 +169,7 @@ func (l *loop) absorb(b batch) {
 		case *corev1.Pod:
 			l.index.SetPod(l.attachments.describe(e.key, o))
 			l.warnings.setPod(o)
+			l.meet(o)
 		case *corev1.Namespace:
 			l.index.SetNamespace(o)
 		case *networkingv1.NetworkPolicy:
@@ -178,7 +187,11 @@ func (l *loop) absorb(b batch) {
 	if b.interfaces {
 		l.senders.changed()
 	}
-	l.synced = l.synced || b.synced
+	l.begun = l.begun || b.begun
+	if b.synced && !l.synced {
+		l.synced = true
+		l.takeOffers()
+	}
 	if b.marked {
 		l.revision, l.announced = b.revision, false
 	}
@@ -216,6 +229,9 @@ func (l *loop) report(k key, problems []policy.Problem) {
 // for before the next attempt.
 func (l *loop) turn(ctx context.Context) <-chan time.Time {
 	if !l.synced {
+		if l.begun && l.advance.hold(ctx, l.blocks, l.disturbed || l.audited) {
+			l.disturbed, l.audited = false, false
+		}
 		return nil
 	}
 	l.health.notReady(aboutObjects, "")
@@ -325,6 +341,9 @@ func (l *loop) bindSenders(ctx context.Context) {
 func (l *loop) succeeded() {
 	if l.uncertain {
 		l.log.Info("repaired: the kernel holds what it should")
+	}
+	if !l.taken && l.untracked {
+		l.settled = l.clock.After(settleFor)
 	}
 	l.taken, l.uncertain, l.backoff = true, false, retries()
 	l.rebuild, l.disturbed, l.audited = false, false, false

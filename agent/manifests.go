@@ -109,7 +109,7 @@ func (w *manifestWatch) follow() {
 
 // deliver puts events, which lead to revision, or to none if it is "".
 func (w *manifestWatch) deliver(events []event, revision string) {
-	b := batch{events: events, marked: true, revision: revision}
+	b := batch{events: events, begun: true, marked: true, revision: revision}
 	if w.files.knowsNode(w.sink.node) {
 		w.sink.health.notReady(aboutNode, "")
 		w.synced = true

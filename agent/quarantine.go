@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -53,17 +54,34 @@ func (l *loop) ownNode(n *corev1.Node) {
 		return
 	}
 	if len(blocks) > 0 {
-		l.holdBack(blocks)
+		l.named = blocks
+		l.reports.yield(blocks)
+		l.holdBack()
 	}
 }
 
-// holdBack quarantines the addresses of blocks from the next write on.
-func (l *loop) holdBack(blocks []netip.Prefix) {
-	if slices.Equal(blocks, l.blocks) {
+// holdBack quarantines, from the next write on, the addresses of the blocks that the own
+// Node names, and of those that the CNI plugin reported.
+func (l *loop) holdBack() {
+	blocks := canonical(slices.Concat(l.named, l.reports.blocks()))
+	if len(l.fixedCIDRs) > 0 || slices.Equal(blocks, l.blocks) {
 		return
 	}
-	l.log.Info("new pods are held back until their policies are in force", "podCIDRs", blocks)
+	if len(blocks) > 0 {
+		l.log.Info("new pods are held back until their policies are in force", "podCIDRs", blocks)
+	} else {
+		l.log.Warn("new pods are not held back until their policies are in force: no block is known to be this node's")
+	}
 	l.blocks = blocks
 	l.enforcer.SetPodCIDRs(blocks)
 	l.rebuild = true // the blocks stand in rules
+}
+
+// joined writes blocks for people.
+func joined(blocks []netip.Prefix) string {
+	var texts []string
+	for _, p := range blocks {
+		texts = append(texts, p.String())
+	}
+	return strings.Join(texts, ", ")
 }

@@ -49,6 +49,9 @@ type event struct {
 // batch is what the loop takes in one turn.
 type batch struct {
 	events []event
+	// begun is set once the source is at work: it delivers objects, and may take any
+	// time until it has delivered all.
+	begun bool
 	// synced is set once everything that was there at the start has been
 	// delivered, in this batch or before it.
 	synced bool
@@ -90,6 +93,7 @@ func (q *queue) put(b batch) {
 		q.pending[e.key] = e.object
 	}
 	q.synced = q.synced || b.synced
+	q.news.begun = q.news.begun || b.begun
 	q.news.disturbed = q.news.disturbed || b.disturbed
 	q.news.interfaces = q.news.interfaces || b.interfaces
 	if b.marked {

@@ -113,6 +113,7 @@ type fakeIndex struct {
 	problems     map[string][]policy.Problem // by policy name
 	panics       string                      // name of the pod that panics
 	absorbed     chan key                    // if not nil, gets every key
+	foreign      map[netip.Prefix]string     // pods elsewhere, by the block that is asked for
 }
 
 func newFakeIndex() *fakeIndex {
@@ -166,6 +167,11 @@ func (x *fakeIndex) Flush() ir.Change {
 }
 
 func (x *fakeIndex) State() ir.State { return stateOf(x.flushed) }
+
+func (x *fakeIndex) Elsewhere(block netip.Prefix) (string, bool) {
+	pod, found := x.foreign[block]
+	return pod, found
+}
 
 func stateOf(keys map[key]bool) ir.State {
 	c := ir.Change{}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -24,7 +25,8 @@ type Client string
 //
 // An Add outlives an agent that is away or goes away: it is asked again until ctx
 // ends, which must therefore have a deadline. So a pod that starts while the agent is
-// replaced waits for the new one. Everything else is asked once.
+// replaced waits for the new one. Everything else is asked once. An agent of a release
+// that knows no Subnets is asked without them.
 func (c Client) Do(ctx context.Context, r Request) error {
 	if err := r.Validate(); err != nil {
 		return err
@@ -33,8 +35,17 @@ func (c Client) Do(ctx context.Context, r Request) error {
 	if err != nil {
 		return err
 	}
+	earlier := r // as releases know it that had no subnets
+	earlier.Subnets = nil
+	plain, err := encode(earlier)
+	if err != nil {
+		return err
+	}
 	for {
 		err := c.ask(ctx, line)
+		if len(r.Subnets) > 0 && refusesSubnets(err) {
+			err = c.ask(ctx, plain)
+		}
 		if err == nil || !errors.Is(err, ErrUnreachable) || r.Command != Add {
 			return err
 		}
@@ -45,6 +56,18 @@ func (c Client) Do(ctx context.Context, r Request) error {
 		}
 	}
 }
+
+// refusesSubnets reports whether err is the answer of an agent of a release that did not
+// know Request.Subnets. All agents refuse fields that they do not know, in these words.
+func refusesSubnets(err error) bool {
+	var told *agentsError
+	return errors.As(err, &told) && strings.Contains(told.text, `unknown field "subnets"`)
+}
+
+// agentsError is what the agent answered.
+type agentsError struct{ text string }
+
+func (e *agentsError) Error() string { return "the agent says: " + e.text }
 
 // ask makes one attempt.
 func (c Client) ask(ctx context.Context, line []byte) error {
@@ -74,7 +97,7 @@ func (c Client) ask(ctx context.Context, line []byte) error {
 		return fmt.Errorf("the agent's answer: %w", err)
 	}
 	if a.Error != "" {
-		return fmt.Errorf("the agent says: %s", a.Error)
+		return &agentsError{a.Error}
 	}
 	return nil
 }

@@ -13,6 +13,10 @@
 // and every value is checked by [Request.Validate] before a Handler sees it. Only
 // root may ask: the socket has mode 0600, and the kernel tells the peer's user.
 //
+// During an update the two ends may be of different releases. A field that is new must
+// therefore be one that can be left out: the agent does without it, and the Client
+// leaves it out when an agent refuses it.
+//
 // # Who waits for whom
 //
 // An add is answered when the kernel holds the pod's policies. The Handler's context

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"slices"
 )
 
 // protocol is the version of the messages. The plugin and the agent come from one
@@ -36,6 +35,13 @@ type Attachment struct {
 	Interface   string `json:"interface"`   // inside of the pod, such as eth0
 }
 
+// Subnet is a network that a pod has an address of. Whether it is the node's alone,
+// or shared by nodes, it does not say.
+type Subnet struct {
+	Prefix  netip.Prefix `json:"prefix"`  // masked; IPv4 in its own form
+	Gateway netip.Addr   `json:"gateway"` // of the same family, and no more is known of it
+}
+
 // Request is what the plugin tells the agent.
 type Request struct {
 	Command Command `json:"command"`
@@ -56,6 +62,10 @@ type Request struct {
 	// HostInterface is the interface's other end on the node, or empty if the chain
 	// of plugins did not say it so that it could be recognised for sure.
 	HostInterface string `json:"hostInterface,omitempty"`
+	// Subnets are the networks that the interface's addresses are from, where the
+	// chain of plugins names a gateway, each once. They are for Add. An agent of an
+	// earlier release refuses a request with subnets; Client asks it without them.
+	Subnets []Subnet `json:"subnets,omitempty"`
 	// Valid are the attachments that exist. It is for GC; empty means none.
 	Valid []Attachment `json:"valid,omitempty"`
 }
@@ -90,6 +100,11 @@ func (r Request) Validate() error {
 		wrong("uid", optional(checkUID, r.UID))
 		wrong("addrs", checkAddrs(r.Addrs))
 		wrong("hostInterface", optional(checkInterface, r.HostInterface))
+		if r.Command == Add {
+			wrong("subnets", checkSubnets(r.Subnets))
+		} else {
+			wrong("subnets", absent(len(r.Subnets) == 0, r.Command))
+		}
 		wrong("valid", absent(len(r.Valid) == 0, r.Command))
 	case Del:
 		wrong("containerID", checkContainerID(r.ContainerID))
@@ -99,10 +114,11 @@ func (r Request) Validate() error {
 		wrong("uid", optional(checkUID, r.UID))
 		wrong("addrs", absent(len(r.Addrs) == 0, r.Command))
 		wrong("hostInterface", absent(r.HostInterface == "", r.Command))
+		wrong("subnets", absent(len(r.Subnets) == 0, r.Command))
 		wrong("valid", absent(len(r.Valid) == 0, r.Command))
 	case GC, Status:
 		wrong("pod", absent(r.Attachment == Attachment{} && r.Namespace == "" && r.Name == "" && r.UID == "" &&
-			len(r.Addrs) == 0 && r.HostInterface == "", r.Command))
+			len(r.Addrs) == 0 && r.HostInterface == "" && len(r.Subnets) == 0, r.Command))
 		wrong("valid", absent(r.Command == GC || len(r.Valid) == 0, r.Command))
 		for i, a := range r.Valid {
 			wrong(fmt.Sprintf("valid[%d].containerID", i), checkContainerID(a.ContainerID))
@@ -189,40 +205,4 @@ func absent(is bool, c Command) error {
 		return nil
 	}
 	return fmt.Errorf("not for command %s", c)
-}
-
-// checkAddrs accepts what an interface of a pod can have. More than 64 addresses
-// of one interface are a mistake.
-func checkAddrs(addrs []netip.Addr) error {
-	const most = 64
-	if len(addrs) == 0 {
-		return errors.New("none")
-	}
-	if len(addrs) > most {
-		return fmt.Errorf("%d addresses, more than %d", len(addrs), most)
-	}
-	for i, a := range addrs {
-		if err := CheckAddr(a); err != nil {
-			return err
-		}
-		if slices.Contains(addrs[:i], a) {
-			return fmt.Errorf("%s twice", a)
-		}
-	}
-	return nil
-}
-
-// CheckAddr reports why an address cannot be that of a pod.
-func CheckAddr(a netip.Addr) error {
-	switch {
-	case !a.IsValid():
-		return errors.New("an empty address")
-	case a.Zone() != "":
-		return fmt.Errorf("%s has a zone", a)
-	case a.Is4In6():
-		return fmt.Errorf("%s is an IPv4 address in IPv6 form", a)
-	case a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return fmt.Errorf("%s is not a unicast address of a pod", a)
-	}
-	return nil
 }

@@ -18,7 +18,19 @@ func added() Request {
 		UID:           "6f9619ff-8b86-d011-b42d-00cf4fc964ff",
 		Addrs:         []netip.Addr{netip.MustParseAddr("10.1.0.7"), netip.MustParseAddr("fd00::7")},
 		HostInterface: "veth1234",
+		Subnets:       []Subnet{subnet("10.1.0.0/24", "10.1.0.1"), subnet("fd00::/64", "fd00::1")},
 	}
+}
+
+func subnet(prefix, gateway string) Subnet {
+	return Subnet{netip.MustParsePrefix(prefix), netip.MustParseAddr(gateway)}
+}
+
+// checked is added as CHECK says it.
+func checked() Request {
+	r := added()
+	r.Command, r.Subnets = Check, nil
+	return r
 }
 
 func removed() Request {
@@ -37,14 +49,14 @@ func longest(r Request) Request {
 
 // TestRequestGood passes what the kubelet may say.
 func TestRequestGood(t *testing.T) {
-	checked := added()
-	checked.Command = Check
 	anonymous := added()
-	anonymous.UID, anonymous.HostInterface = "", ""
+	anonymous.UID, anonymous.HostInterface, anonymous.Subnets = "", "", nil
+	odd := added() // no matter of form
+	odd.Subnets = []Subnet{subnet("0.0.0.0/0", "10.1.0.1"), subnet("10.1.0.7/32", "169.254.1.1"), subnet("fd00::/64", "fe80::1")}
 	known := removed()
 	known.Namespace, known.Name, known.UID = "shop", "web-0", "x"
 	for name, r := range map[string]Request{
-		"add": added(), "check": checked, "no uid": anonymous, "longest": longest(added()),
+		"add": added(), "check": checked(), "no uid": anonymous, "odd subnets": odd, "longest": longest(added()),
 		"del": removed(), "del with names": known, "status": {Command: Status}, "gc of nothing": {Command: GC},
 		"gc": {Command: GC, Valid: []Attachment{{"a", "eth0"}, {"b_.-", "net1"}}},
 	} {
@@ -120,6 +132,16 @@ var badRequests = map[string]struct {
 	"mapped":              {with(added(), func(r *Request) { r.Addrs = addrs("::ffff:10.1.0.7") }), []string{"addrs: ::ffff:10.1.0.7", "IPv6 form"}},
 	"zone":                {with(added(), func(r *Request) { r.Addrs = addrs("fe80::1%eth0") }), []string{"addrs: fe80::1%eth0", "zone"}},
 	"too many addresses":  {with(added(), func(r *Request) { r.Addrs = make([]netip.Addr, 65) }), []string{"addrs: 65 addresses"}},
+	"subnet twice":        {with(added(), func(r *Request) { r.Subnets = append(r.Subnets, r.Subnets[0]) }), []string{"subnets: 10.1.0.0/24 by way of 10.1.0.1 twice"}},
+	"empty subnet":        {with(added(), func(r *Request) { r.Subnets = []Subnet{{Gateway: netip.MustParseAddr("10.1.0.1")}} }), []string{"subnets: an empty prefix"}},
+	"not masked":          {with(added(), func(r *Request) { r.Subnets = []Subnet{subnet("10.1.0.7/24", "10.1.0.1")} }), []string{"subnets: 10.1.0.7/24"}},
+	"mapped subnet":       {with(added(), func(r *Request) { r.Subnets = []Subnet{subnet("::ffff:10.1.0.0/120", "10.1.0.1")} }), []string{"subnets: ::ffff:10.1.0.0/120"}},
+	"no gateway":          {with(added(), func(r *Request) { r.Subnets[0].Gateway = netip.Addr{} }), []string{"subnets: gateway of 10.1.0.0/24: an empty address"}},
+	"other gateway":       {with(added(), func(r *Request) { r.Subnets[0].Gateway = netip.MustParseAddr("fd00::1") }), []string{"subnets: gateway of 10.1.0.0/24: fd00::1"}},
+	"too many subnets":    {with(added(), func(r *Request) { r.Subnets = make([]Subnet, 65) }), []string{"subnets: 65 subnets"}},
+	"subnets for check":   {with(checked(), func(r *Request) { r.Subnets = added().Subnets }), []string{"subnets: not for command check"}},
+	"subnets for del":     {with(removed(), func(r *Request) { r.Subnets = added().Subnets }), []string{"subnets: not for command del"}},
+	"subnets for gc":      {Request{Command: GC, Subnets: added().Subnets}, []string{"pod: not for command gc"}},
 	"attachments for add": {with(added(), func(r *Request) { r.Valid = []Attachment{{"a", "eth0"}} }), []string{"valid: not for command add"}},
 	"addresses for del":   {with(removed(), func(r *Request) { r.Addrs = addrs("10.1.0.7") }), []string{"addrs: not for command del"}},
 	"host for del":        {with(removed(), func(r *Request) { r.HostInterface = "v" }), []string{"hostInterface: not for command del"}},

@@ -91,9 +91,7 @@ func ask(t *testing.T, path string, r Request) error {
 func TestEveryCommand(t *testing.T) {
 	path, agent := place(t), &recorder{}
 	serve(t, path, agent)
-	checked := added()
-	checked.Command = Check
-	requests := []Request{added(), checked, removed(), {Command: GC, Valid: []Attachment{{"a", "eth0"}, {"b", "eth0"}}}, longest(added())}
+	requests := []Request{added(), checked(), removed(), {Command: GC, Valid: []Attachment{{"a", "eth0"}, {"b", "eth0"}}}, longest(added())}
 	for _, r := range requests {
 		require.NoError(t, ask(t, path, r))
 	}

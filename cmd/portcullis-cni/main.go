@@ -17,7 +17,8 @@
 // until the agent has released its address. With "fail" it does not start, and the
 // kubelet tries again. If the agent answers with an error, the pod never starts.
 //
-//	ADD     needs prevResult and, in CNI_ARGS, K8S_POD_NAMESPACE and K8S_POD_NAME
+//	ADD     needs prevResult and, in CNI_ARGS, K8S_POD_NAMESPACE and K8S_POD_NAME; it
+//	        tells the agent the subnet and gateway of each address, too
 //	DEL     tells the agent if it is there; it never fails on its account
 //	CHECK   fails unless the agent says that the pod's policies are in force
 //	GC      tells the agent which attachments exist

@@ -30,12 +30,16 @@ const prevResult = `{"cniVersion":"1.1.0", "extra": 12345678901234567890,
 
 // pod is what the agent learns of prevResult and podArgs.
 func pod(c cni.Command) cni.Request {
-	return cni.Request{
+	r := cni.Request{
 		Command:    c,
 		Attachment: cni.Attachment{ContainerID: "3a1f0c", Interface: "eth0"},
 		Namespace:  "shop", Name: "web-0", UID: "6f96-1",
 		Addrs: []netip.Addr{netip.MustParseAddr("10.1.0.7"), netip.MustParseAddr("fd00::7")},
 	}
+	if c == cni.Add {
+		r.Subnets = []cni.Subnet{{Prefix: netip.MustParsePrefix("10.1.0.0/24"), Gateway: netip.MustParseAddr("10.1.0.1")}}
+	}
+	return r
 }
 
 // recorder is an agent that notes what it is told and says err.
@@ -300,9 +304,29 @@ func TestAddresses(t *testing.T) {
 	r, err := readResult([]byte(`{"interfaces":[{"name":"eth0","sandbox":"x"},{"name":"net1","sandbox":"x"}],"ips":[
 		{"address":"10.1.0.7/24"},{"address":"::ffff:10.1.0.7/120"},{"address":"10.9.0.1/24","interface":1},{"address":"fd00::7/64","interface":0}]}`))
 	require.NoError(t, err)
-	addrs, err := r.addrsOf("eth0")
+	addrs, subnets, err := r.addrsOf("eth0")
 	require.NoError(t, err)
 	require.Equal(t, pod(cni.Add).Addrs, addrs)
+	require.Empty(t, subnets)
+}
+
+// TestSubnets takes those of addresses with a gateway, once, in IPv4's own form; a
+// gateway that makes no sense is none.
+func TestSubnets(t *testing.T) {
+	r, err := readResult([]byte(`{"ips":[
+		{"address":"10.1.0.7/24","gateway":"10.1.0.1"},{"address":"10.1.0.8/24","gateway":"10.1.0.1"},
+		{"address":"::ffff:10.7.0.8/120","gateway":"::ffff:10.7.0.1"},
+		{"address":"fd00::7/64","gateway":"fe80::1"},{"address":"10.2.0.7/32","gateway":"169.254.1.1"},
+		{"address":"10.3.0.7/24"},{"address":"10.4.0.7/24","gateway":"soon"},{"address":"10.5.0.7/24","gateway":"0.0.0.0"},
+		{"address":"10.6.0.7/24","gateway":"fd00::1"},{"address":"fd01::7/64","gateway":"fe80::1%eth0"}]}`))
+	require.NoError(t, err)
+	_, subnets, err := r.addrsOf("eth0")
+	require.NoError(t, err)
+	var got []string
+	for _, s := range subnets {
+		got = append(got, s.Prefix.String()+" "+s.Gateway.String())
+	}
+	require.Equal(t, []string{"10.1.0.0/24 10.1.0.1", "10.7.0.0/24 10.7.0.1", "fd00::/64 fe80::1", "10.2.0.7/32 169.254.1.1"}, got)
 }
 
 // TestSmall keeps the cluster's libraries and the rest of the agent out of a program

@@ -23,7 +23,7 @@ func podRequest(command cni.Command, args *skel.CmdArgs, conf *config) (cni.Requ
 	if err != nil {
 		return cni.Request{}, types.NewError(types.ErrInvalidNetworkConfig, "portcullis-cni: prevResult", err.Error())
 	}
-	addrs, err := prev.addrsOf(args.IfName)
+	addrs, subnets, err := prev.addrsOf(args.IfName)
 	if err != nil {
 		return cni.Request{}, types.NewError(types.ErrInvalidNetworkConfig, "portcullis-cni: prevResult", err.Error())
 	}
@@ -35,6 +35,9 @@ func podRequest(command cni.Command, args *skel.CmdArgs, conf *config) (cni.Requ
 		UID:           pod.uid,
 		Addrs:         addrs,
 		HostInterface: hostInterface(prev, driverOf),
+	}
+	if command == cni.Add {
+		r.Subnets = subnets
 	}
 	// It is the agent that decides; but so the error is there without an agent, too.
 	if err := r.Validate(); err != nil {
@@ -78,6 +81,7 @@ type result struct {
 	} `json:"interfaces"`
 	IPs []struct {
 		Address   string `json:"address"`   // with the length of its prefix
+		Gateway   string `json:"gateway"`   // or empty
 		Interface *int   `json:"interface"` // index of Interfaces
 	} `json:"ips"`
 }
@@ -94,13 +98,13 @@ func readResult(raw json.RawMessage) (*result, error) {
 }
 
 // addrsOf returns the addresses of an interface inside of the pod, each once: those
-// that the result gives to it, and those that it gives to none in particular.
-func (r *result) addrsOf(name string) ([]netip.Addr, error) {
-	var addrs []netip.Addr
+// that the result gives to it, and those that it gives to none in particular. With them
+// come the subnets of those that have a gateway.
+func (r *result) addrsOf(name string) (addrs []netip.Addr, subnets []cni.Subnet, err error) {
 	for i, ip := range r.IPs {
 		if n := ip.Interface; n != nil {
 			if *n < 0 || *n >= len(r.Interfaces) {
-				return nil, fmt.Errorf("ips[%d].interface: there is no interface %d", i, *n)
+				return nil, nil, fmt.Errorf("ips[%d].interface: there is no interface %d", i, *n)
 			}
 			if of := r.Interfaces[*n]; of.Sandbox == "" || of.Name != name {
 				continue
@@ -108,18 +112,36 @@ func (r *result) addrsOf(name string) ([]netip.Addr, error) {
 		}
 		p, err := netip.ParsePrefix(ip.Address)
 		if err != nil {
-			return nil, fmt.Errorf("ips[%d].address: %w", i, err)
+			return nil, nil, fmt.Errorf("ips[%d].address: %w", i, err)
 		}
 		a := p.Addr().Unmap()
 		if err := cni.CheckAddr(a); err != nil {
-			return nil, fmt.Errorf("ips[%d].address: %w", i, err)
+			return nil, nil, fmt.Errorf("ips[%d].address: %w", i, err)
 		}
 		if !slices.Contains(addrs, a) {
 			addrs = append(addrs, a)
 		}
+		if s, ok := subnetOf(p, ip.Gateway); ok && !slices.Contains(subnets, s) {
+			subnets = append(subnets, s)
+		}
 	}
 	if len(addrs) == 0 {
-		return nil, fmt.Errorf("no address of interface %s among %d", name, len(r.IPs))
+		return nil, nil, fmt.Errorf("no address of interface %s among %d", name, len(r.IPs))
 	}
-	return addrs, nil
+	return addrs, subnets, nil
+}
+
+// subnetOf returns the subnet of an address with its gateway. What makes no sense is
+// none: the agent can do without, and the pod must not fail for it.
+func subnetOf(p netip.Prefix, gateway string) (cni.Subnet, bool) {
+	g, err := netip.ParseAddr(gateway)
+	if err != nil {
+		return cni.Subnet{}, false
+	}
+	const mapped = 96 // bits in front of an IPv4 address in IPv6 form
+	if p.Addr().Is4In6() {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
+	}
+	s := cni.Subnet{Prefix: p.Masked(), Gateway: g.Unmap()}
+	return s, s.Validate() == nil
 }

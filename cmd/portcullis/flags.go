@@ -56,7 +56,7 @@ func (f *rulesFlags) add(to *pflag.FlagSet) {
 	to.Var(&f.deny, "deny", "what becomes of packets that no policy allows: drop is silent, reject answers (TCP reset, ICMP administratively prohibited)")
 	to.Var(&f.podToNode, "pod-to-node", "whether packets from a pod to its own node are judged as egress")
 	to.Var(&f.quarantine, "quarantine", "whether addresses of the node's pod CIDRs reach nothing but their node until the agent knows the pod and its policies are in force")
-	to.StringSliceVar(&f.podCIDRs, "pod-cidrs", nil, "`blocks` that this node's pods get their addresses from (default: spec.podCIDRs of the Node)")
+	to.StringSliceVar(&f.podCIDRs, "pod-cidrs", nil, "`blocks` that this node's pods get their addresses from (default: spec.podCIDRs of the Node, or what portcullis-cni reports to the agent)")
 }
 
 // config returns the rules that are asked for. PodCIDRs are those of the flag alone,
