@@ -48,7 +48,7 @@ func (f family) cutSet() *Set { return &Set{Name: "cut" + f.digit, Type: f.tuple
 // like: but where a pod's flow to its node was cut, the node's end must not open it
 // again by sending first. A probe of the pod is not concerned, because it would have
 // to come from the very port that the pod was talking to, to the one it used.
-func fromHostRules() []Rule { return append([]Rule{established}, cut()...) }
+func fromHostRules() []Rule { return append([]Rule{established}, each(family.cut)...) }
 
 // beforeNATRules tell a client whose connection was cut that it is. In chain egress the
 // packet is translated already, and a bridge sends the reset as it is, from the address

@@ -89,7 +89,7 @@ func decodeMatch(exprs []expr.Any) (Match, int) {
 	}
 	if len(exprs) >= 2 {
 		if c, ok := exprs[1].(*expr.Cmp); ok && len(c.Data) == 1 {
-			candidates = append(candidates, Protocol(c.Data[0]))
+			candidates = append(candidates, Protocol(c.Data[0]), Family(c.Data[0]))
 		}
 	}
 	for _, m := range candidates {

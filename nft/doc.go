@@ -15,12 +15,14 @@
 //
 //	chain egress   hook forward, priority 10      chain ingress   hook forward, priority 11
 //	  ct state established,related accept           (the same)
-//	  icmpv6 type 133-137 accept                    (neighbour discovery)
-//	  (link-local, quarantine, midstream, cut)
-//	  ip saddr . ip daddr @self4 accept             (the same)
+//	  meta nfproto ipv6 goto egress6                meta nfproto ipv6 goto ingress6
+//	  (quarantine, midstream, cut)
 //	  ip saddr vmap @eg4                            ip daddr vmap @in4
 //	  ip saddr @isoeg4 goto deny                    ip daddr @isoin4 goto deny
-//	  (and for ip6)                                 (and for ip6)
+//
+//	chain egress6, ingress6, host6: what is behind that line, for ip6, and in front of it
+//	  icmpv6 type 133-137 accept                    (neighbour discovery)
+//	  (link-local, in egress6)
 //
 //	link-local
 //	  ip6 saddr fe80::/10 goto link-local
@@ -29,14 +31,14 @@
 //	  ip saddr 10.244.1.0/24 ip saddr != @local4 drop
 //	  ip daddr 10.244.1.0/24 ip daddr != @local4 drop
 //	midstream, with Config.Midstream
-//	  ct state new tcp flags & (fin | syn | rst | ack) != syn jump midstream
+//	  tcp flags & (fin | syn | rst | ack) != syn ct state new jump midstream
 //	cut
 //	  ip saddr . meta l4proto . th sport . ip daddr . th dport @cut4 goto deny
 //
 //	chain host     hook input, priority 10: chain egress once more, for packets to
 //	               the pod's own node; only with Config.PodToNode. It has neither
-//	               self nor cut nor link-local, of quarantine and midstream what
-//	               is about the source, and in front of these: iif lo accept
+//	               cut nor link-local, of quarantine and midstream what is about the
+//	               source, and in front of these: iif lo accept
 //
 //	chain from-host  hook output, priority 10: what is established, and cut, for
 //	               packets of the node's own processes; only with Config.PodToNode
@@ -71,7 +73,9 @@
 //	  ip saddr @u_<set>_c4 accept                     blocks, an interval set
 //	  (and for ip6; daddr in u_…_eg)
 //
-//	chain deny     drop, or an answer and then drop
+//	chain deny
+//	  ip saddr . ip daddr @self4 accept             (a pod reaches itself; and ip6)
+//	  drop                                          (or an answer and then drop)
 //
 // A packet is looked up by address, by protocol and port, and by peer, however
 // many policies there are. Chains accept, or return; the peers of a port include

@@ -49,6 +49,9 @@ func matchExprs(m Match) ([]expr.Any, error) {
 		}, nil
 	case ICMPv6Type:
 		return m.exprs(), nil
+	case Family:
+		// meta nfproto ipv6
+		return metaIs(expr.MetaKeyNFPROTO, byte(m)), nil
 	case Protocol:
 		// meta l4proto tcp
 		return metaIs(expr.MetaKeyL4PROTO, byte(m)), nil

@@ -206,9 +206,10 @@ func (b *book) dispatchElement(a netip.Addr, id ir.GroupID) Element {
 	return e
 }
 
-// denyChain says no. It always ends the packet's way.
+// denyChain says no, but for what a pod sends to itself. It always ends the packet's
+// way.
 func denyChain(m DenyMode) *Chain {
-	c := &Chain{Name: chainDeny}
+	c := &Chain{Name: chainDeny, Rules: self()}
 	if m == DenyReject {
 		c.Rules = append(c.Rules,
 			Rule{Match: []Match{protoTCP}, Action: RejectTCPReset},
@@ -221,63 +222,76 @@ func denyChain(m DenyMode) *Chain {
 // baseChains returns the chains through which packets enter the table, and those
 // that only they lead to.
 func baseChains(cfg Config) []*Chain {
-	blocks := cfg.podBlocks()
-	egress := slices.Concat(known(), linkLocal(), quarantine(blocks, true))
 	chains := []*Chain{linkLocalChain()}
 	if cfg.Midstream {
 		chains = append(chains, midstreamChains()...)
 		if cfg.Bridged {
 			chains = append(chains, &Chain{Name: chainBeforeNAT, Hook: HookPrerouting, Priority: priorityBeforeNAT, Rules: beforeNATRules()})
 		}
-		egress = append(egress, Rule{Match: midstream, Action: Verdict{VerdictJump, chainMidstream}})
 	}
-	egress = slices.Concat(egress, cut(), self(), dispatch(ir.Egress))
-	ingress := slices.Concat(known(), self(), dispatch(ir.Ingress))
-	chains = append(chains,
-		&Chain{Name: chainEgress, Hook: HookForward, Priority: priorityEgress, Rules: egress},
-		&Chain{Name: chainIngress, Hook: HookForward, Priority: priorityIngress, Rules: ingress})
+	egress := &Chain{Name: chainEgress, Hook: HookForward, Priority: priorityEgress, Rules: []Rule{established}}
+	ingress := &Chain{Name: chainIngress, Hook: HookForward, Priority: priorityIngress, Rules: []Rule{established}}
+	chains = append(chains, egress, byFamily(egress, func(f family) []Rule { return egressRules(cfg, f) }))
+	chains = append(chains, ingress, byFamily(ingress, func(f family) []Rule {
+		return slices.Concat(f.discovery(), f.dispatch(ir.Ingress))
+	}))
 	if cfg.PodToNode {
-		chains = append(chains,
-			&Chain{Name: chainHost, Hook: HookInput, Priority: priorityHost, Rules: hostRules(cfg, blocks)},
+		host := &Chain{Name: chainHost, Hook: HookInput, Priority: priorityHost, Rules: []Rule{established}}
+		if len(cfg.PodCIDRs) > 0 {
+			// The node talks to itself from all its addresses, those in the blocks
+			// of pods included.
+			host.Rules = append(host.Rules, Rule{Match: []Match{Loopback{}}, Action: accept})
+		}
+		chains = append(chains, host, byFamily(host, func(f family) []Rule { return hostRules(cfg, f) }),
 			&Chain{Name: chainFromHost, Hook: HookOutput, Priority: priorityFromHost, Rules: fromHostRules()})
 	}
 	return chains
 }
 
+// byFamily appends the rules for IPv4 to a chain and returns the chain for IPv6, to
+// which it leads: so no packet meets the rules for the other family.
+func byFamily(c *Chain, rules func(family) []Rule) *Chain {
+	six := &Chain{Name: c.Name + families[1].digit, Rules: rules(families[1])}
+	c.Rules = append(c.Rules, Rule{Match: []Match{familyIPv6}, Action: Verdict{VerdictGoto, six.Name}})
+	c.Rules = append(c.Rules, rules(families[0])...)
+	return six
+}
+
+// egressRules are those of chain egress.
+func egressRules(cfg Config, f family) []Rule {
+	rules := slices.Concat(f.discovery(), f.linkLocal(), f.quarantine(cfg.podBlocks(), true))
+	if cfg.Midstream {
+		rules = append(rules, Rule{Match: midstream, Action: Verdict{VerdictJump, chainMidstream}})
+	}
+	return slices.Concat(rules, []Rule{f.cut()}, f.dispatch(ir.Egress))
+}
+
 // hostRules are those of chain egress as far as they concern packets from a pod to
 // its own node. Such a packet is never one of a pod to itself.
-func hostRules(cfg Config, blocks []netip.Prefix) []Rule {
-	rules := known()
-	if len(blocks) > 0 {
-		// The node talks to itself from all its addresses, those in the blocks
-		// of pods included.
-		rules = append(rules, Rule{Match: []Match{Loopback{}}, Action: accept})
-		rules = append(rules, quarantine(blocks, false)...)
-	}
+func hostRules(cfg Config, f family) []Rule {
+	rules := slices.Concat(f.discovery(), f.quarantine(cfg.podBlocks(), false))
 	if cfg.Midstream {
 		// What the pod may receive does not count here, nor does what it may
 		// send where that is not restricted: the node may open connections to
 		// every pod, and the pod may answer.
-		for _, f := range families {
-			rules = append(rules, resetIsolated(f, f.saddr, ir.Egress, midstream...))
-		}
+		rules = append(rules, resetIsolated(f, f.saddr, ir.Egress, midstream...))
 	}
-	return append(rules, dispatch(ir.Egress)...)
+	return append(rules, f.dispatch(ir.Egress)...)
 }
 
 var accept = Verdict{Kind: VerdictAccept}
 
-// established accepts what belongs to a flow that was judged before.
+// established accepts what belongs to a flow that was judged before. Behind it packets
+// are new, or invalid.
 var established = Rule{Match: []Match{CTEstablished | CTRelated}, Action: accept}
 
-// known accepts what is decided already. Behind it packets are new, or invalid.
-func known() []Rule {
-	return []Rule{
-		established,
-		// Neighbour discovery: on bridged pods it crosses the forward hook, and
-		// without it no IPv6 packet would ever find its way.
-		{Match: []Match{ICMPv6Type{133, 137}}, Action: accept},
+// discovery accepts neighbour discovery: on bridged pods it crosses the forward hook,
+// and without it no IPv6 packet would ever find its way.
+func (f family) discovery() []Rule {
+	if f.addr != TypeAddr6 {
+		return nil
 	}
+	return []Rule{{Match: []Match{ICMPv6Type{133, 137}}, Action: accept}}
 }
 
 func each(rule func(family) Rule) (rules []Rule) {
@@ -288,10 +302,8 @@ func each(rule func(family) Rule) (rules []Rule) {
 }
 
 // cut denies what Forbid has forbidden.
-func cut() []Rule {
-	return each(func(f family) Rule {
-		return Rule{Match: []Match{In{f.flow, f.cutSet().Name}}, Action: Verdict{VerdictGoto, chainDeny}}
-	})
+func (f family) cut() Rule {
+	return Rule{Match: []Match{In{f.flow, f.cutSet().Name}}, Action: Verdict{VerdictGoto, chainDeny}}
 }
 
 func self() []Rule {
@@ -303,10 +315,9 @@ func self() []Rule {
 // dispatch leads to the chain of the pod's group. Every group's chain ends the
 // packet's way. What comes back from the map all the same met something
 // incomplete, and fails closed.
-func dispatch(d ir.Direction) []Rule {
-	return append(
-		each(func(f family) Rule { return Rule{Action: Vmap{f.own(d), f.dispatchMap(d).Name}} }),
-		each(func(f family) Rule {
-			return Rule{Match: []Match{In{f.own(d), f.isolatedSet(d).Name}}, Action: Verdict{VerdictGoto, chainDeny}}
-		})...)
+func (f family) dispatch(d ir.Direction) []Rule {
+	return []Rule{
+		{Action: Vmap{f.own(d), f.dispatchMap(d).Name}},
+		{Match: []Match{In{f.own(d), f.isolatedSet(d).Name}}, Action: Verdict{VerdictGoto, chainDeny}},
+	}
 }

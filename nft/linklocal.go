@@ -13,8 +13,10 @@ var linkLocalBlock = netip.MustParsePrefix("fe80::/10")
 //
 // Between a pod and its own node they go through other hooks, where this is not said:
 // the gateway of a pod may be such an address.
-func linkLocal() []Rule {
-	f := families[1]
+func (f family) linkLocal() []Rule {
+	if !f.is(linkLocalBlock.Addr()) {
+		return nil
+	}
 	return []Rule{
 		{Match: []Match{Within{f.saddr, linkLocalBlock}}, Action: Verdict{VerdictGoto, chainLinkLocal}},
 		{Match: []Match{Within{f.daddr, linkLocalBlock}}, Action: Verdict{Kind: VerdictDrop}},

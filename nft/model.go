@@ -118,7 +118,7 @@ type Rule struct {
 	Comment string
 }
 
-// Match is a condition of a rule: one of CTState, ICMPv6Type, Protocol, TCPFlags,
+// Match is a condition of a rule: one of CTState, Family, ICMPv6Type, Protocol, TCPFlags,
 // In, Within, Unlisted, Loopback and Unknown.
 type Match interface{ match() }
 
@@ -135,6 +135,12 @@ const (
 	CTRelated     CTState = 4
 	CTNew         CTState = 8
 )
+
+// Family matches packets of an address family.
+type Family uint8
+
+// familyIPv6 is NFPROTO_IPV6.
+const familyIPv6 Family = 10
 
 // ICMPv6Type matches ICMPv6 packets whose type is in the range, ends inclusive.
 type ICMPv6Type struct{ First, Last uint8 }
@@ -227,6 +233,7 @@ const (
 )
 
 func (CTState) match()     {}
+func (Family) match()      {}
 func (ICMPv6Type) match()  {}
 func (Protocol) match()    {}
 func (In) match()          {}

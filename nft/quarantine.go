@@ -36,9 +36,11 @@ func (f family) localSet() *Set { return &Set{Name: "local" + f.digit, Type: f.a
 // address neither as its source, before SNAT, nor as its destination, after DNAT
 // and after the node took back what it had translated. Packets between the node
 // and a pod are not forwarded.
-func quarantine(blocks []netip.Prefix, both bool) (rules []Rule) {
+func (f family) quarantine(blocks []netip.Prefix, both bool) (rules []Rule) {
 	for _, b := range blocks {
-		f := familyOf(b.Addr())
+		if !f.is(b.Addr()) {
+			continue
+		}
 		fields := []Field{f.saddr, f.daddr}
 		if !both {
 			fields = fields[:1]
@@ -55,7 +57,7 @@ var opensNone = TCPFlags{TCPFin | TCPSyn | TCPRst | TCPAck, TCPSyn}
 
 // midstream is what matches TCP packets that belong to no known connection and
 // open none.
-var midstream = []Match{CTNew, opensNone}
+var midstream = []Match{opensNone, CTNew}
 
 // midstreamChains reset the connections of isolated pods. A packet in midstream
 // does not tell which end opened the connection, so that either end may be the one

@@ -179,6 +179,10 @@ func (w walker) matches(r Rule) bool {
 			if Protocol(w.p.Protocol) != protoICMPv6 || !w.p.Src.Is6() || w.p.ICMPType < m.First || w.p.ICMPType > m.Last {
 				return false
 			}
+		case Family:
+			if (m == familyIPv6) != w.p.Src.Is6() {
+				return false
+			}
 		case Protocol:
 			if Protocol(w.p.Protocol) != m {
 				return false

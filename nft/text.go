@@ -151,6 +151,8 @@ func matchText(m Match) string {
 			return fmt.Sprintf("icmpv6 type %d", m.First)
 		}
 		return fmt.Sprintf("icmpv6 type %d-%d", m.First, m.Last)
+	case Family:
+		return "meta nfproto " + m.String()
 	case Protocol:
 		return "meta l4proto " + m.String()
 	case In:
@@ -187,6 +189,14 @@ func (r RejectWith) String() string {
 		return "reject with tcp reset"
 	}
 	return "reject with icmpx admin-prohibited"
+}
+
+// String returns nft's word for the family, or its number.
+func (f Family) String() string {
+	if f == familyIPv6 {
+		return "ipv6"
+	}
+	return strconv.Itoa(int(f))
 }
 
 // String returns nft's word for the protocol, or its number.

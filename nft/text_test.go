@@ -80,7 +80,7 @@ func TestNamesAreBoundedAndDistinct(t *testing.T) {
 			require.NotRegexp(t, `[^ -~]|["\\]`, r.Comment)
 		}
 	}
-	require.Len(t, chains, 1+1+2+2*9)
+	require.Len(t, chains, 1+1+4+2*9)
 }
 
 // TestHostileNamesLoad gives them to nft and to the kernel.
