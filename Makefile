@@ -79,8 +79,16 @@ define install
 endef
 
 .PHONY: bench
-bench: ## Run the Go benchmarks.
-	$(GO) test -run '^$$' -bench . -benchmem ./policy ./nft/... ./testcases/...
+bench: ## Measure the data path and the control path, and print tables with ratios (flags: BENCH='--only new- --json all.json --svg curves').
+	$(GO) run ./testcases/bench $(BENCH)
+
+.PHONY: bench-quick
+bench-quick: ## The same with fewer sizes and rounds, in under 3 minutes.
+	$(GO) run ./testcases/bench --quick $(BENCH)
+
+.PHONY: bench-go
+bench-go: ## Run the Go benchmarks.
+	$(GO) test -run '^$$' -bench . -benchmem ./policy ./nft/... ./agent/... ./testcases/...
 
 .PHONY: soak
 soak: SOAK_FULL = -soak.starts=1000 -soak.restarts=500 -soak.tampers=20 -soak.churn=10m -soak.table
