@@ -105,9 +105,11 @@ type connections struct {
 	log       *slog.Logger
 	clock     clock.Clock
 
-	// due is what was changed since the last look, seen what was looked at once.
-	due, seen affected
-	timer     <-chan time.Time
+	// due is what was changed since the last look, seen what was looked at once, and
+	// next what is to be looked at along with it. To look takes the kernel
+	// milliseconds, whatever is looked for.
+	due, seen, next affected
+	timer           <-chan time.Time
 }
 
 // changed notes a change that is about to be written.
@@ -133,22 +135,34 @@ func (c *connections) again() <-chan time.Time {
 	return c.timer
 }
 
-// look ends what the rules that are in force now do not allow any more.
+// look ends what the rules that are in force now do not allow any more: at once, but
+// where changes follow each other closely, all that they forbid together, a moment later.
+// What belongs to a pod that is gone never waits, because the next one may have its
+// address.
 func (c *connections) look(ctx context.Context) {
 	if c == nil || c.due.empty() {
 		return
 	}
 	a := c.due
 	c.due = affected{}
+	if c.timer != nil && len(a.gone) == 0 && !a.all {
+		c.next.add(a)
+		return
+	}
 	c.seen.add(a)
 	c.timer = c.clock.After(lookAgain)
 	c.pass(ctx, a)
 }
 
-// lookAgain does it once more for what was looked at a moment ago.
+// lookAgain does it once more for what was looked at a moment ago, and for the first time
+// for what has changed since.
 func (c *connections) lookAgain(ctx context.Context) {
-	a := c.seen
-	c.seen, c.timer = affected{}, nil
+	a, next := c.seen, c.next
+	c.seen, c.next, c.timer = affected{}, affected{}, nil
+	if !next.empty() {
+		a.add(next)
+		c.seen, c.timer = next, c.clock.After(lookAgain)
+	}
 	c.pass(ctx, a)
 }
 

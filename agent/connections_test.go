@@ -26,7 +26,7 @@ type fakeFlows struct {
 }
 
 func (f *fakeFlows) FlowsOf(_ context.Context, addrs []netip.Addr, each func(conntrack.Flow)) error {
-	f.asked = append(f.asked, fmt.Sprint(addrs))
+	f.asked = append(f.asked, fmt.Sprint(slices.SortedFunc(slices.Values(addrs), netip.Addr.Compare)))
 	return f.walk(func(x conntrack.Flow) {
 		if slices.Contains(addrs, x.Client) || slices.Contains(addrs, x.Server) {
 			each(x)
@@ -133,6 +133,41 @@ func TestConnectionsAreCut(t *testing.T) {
 	require.Nil(t, c.again())
 	c.look(t.Context()) // nothing has changed
 	require.Len(t, c.table.asked, 2)
+}
+
+// TestLooksArePaced: what changes soon after a look waits for the second one, but for
+// pods that are gone; and what is not in force yet is not looked at.
+func TestLooksArePaced(t *testing.T) {
+	c := newConnectionsTest("")
+	leaves := func(addr string) {
+		c.changed(ir.Change{PeerSets: []ir.PeerSetChange{{Leave: []netip.Addr{netip.MustParseAddr(addr)}}}})
+	}
+	tick := func() {
+		c.clock.Step(lookAgain)
+		<-c.again()
+		c.lookAgain(t.Context())
+	}
+	leaves("10.0.0.1")
+	c.look(t.Context())
+	leaves("10.0.0.2")
+	c.look(t.Context())
+	leaves("10.0.0.3")
+	c.look(t.Context())
+	require.Equal(t, []string{"[10.0.0.1]"}, c.table.asked)
+	leaves("10.0.0.4") // the write that is to follow has not succeeded
+	tick()
+	require.Equal(t, []string{"[10.0.0.1]", "[10.0.0.1 10.0.0.2 10.0.0.3]"}, c.table.asked)
+	tick()
+	require.Equal(t, "[10.0.0.2 10.0.0.3]", c.table.asked[2])
+	require.Nil(t, c.again())
+	c.look(t.Context())
+	require.Equal(t, "[10.0.0.4]", c.table.asked[3])
+	gone := ir.Endpoint{Addr: netip.MustParseAddr("10.0.0.5"), Pod: "shop/gone"}
+	c.changed(ir.Change{Endpoints: []ir.EndpointChange{{Old: &gone}}})
+	c.look(t.Context())
+	require.Equal(t, "[10.0.0.5]", c.table.asked[4])
+	tick()
+	require.Equal(t, "[10.0.0.4 10.0.0.5]", c.table.asked[5])
 }
 
 // TestServiceClientsAreTold: TCP clients of a Service are barred as they send, so that

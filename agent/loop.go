@@ -44,6 +44,8 @@ type enforcer interface {
 	SetMidstream(bool)
 	SetBridged(bool)
 	Takeovers() int
+	Untidy() bool
+	Tidy(context.Context) error
 }
 
 // loop carries what the queue holds into the kernel. Its fields belong to the
@@ -73,6 +75,10 @@ type loop struct {
 	// settled ticks once when they can be taken to be known.
 	untracked bool
 	settled   <-chan time.Time
+
+	// tidy ticks once when what changes left behind is to be removed; nil if there
+	// is nothing.
+	tidy <-chan time.Time
 
 	// quarantine holds back pods that the agent does not know yet, whose
 	// addresses are in blocks: fixedCIDRs, or those that the own Node named, and
@@ -146,6 +152,12 @@ func (l *loop) run(ctx context.Context) (err error) {
 			l.settled = nil
 			l.enforcer.SetMidstream(true)
 			l.rebuild = true
+		case <-l.tidy:
+			l.tidy = nil
+			if retry == nil {
+				retry = l.tidyUp(ctx)
+			}
+			continue
 		case <-l.advance.again():
 			l.advance.rest()
 		case <-retry:
@@ -240,6 +252,9 @@ func (l *loop) turn(ctx context.Context) <-chan time.Time {
 	err := l.write(ctx)
 	if err == nil {
 		l.succeeded()
+		if l.tidy == nil && l.enforcer.Untidy() {
+			l.tidy = l.clock.After(tidyAfter)
+		}
 		l.bindSenders(ctx)
 		l.attachments.answer()
 		l.connections.look(ctx)
@@ -247,6 +262,19 @@ func (l *loop) turn(ctx context.Context) <-chan time.Time {
 	}
 	if ctx.Err() != nil {
 		return nil // told to stop half way, at a point where every state is legal
+	}
+	return l.failed(err)
+}
+
+// tidyAfter is how long what changes leave behind may stay. To remove it takes a wait for
+// packets, in which no change is written.
+const tidyAfter = 500 * time.Millisecond
+
+// tidyUp removes what changes left behind. It returns as turn does.
+func (l *loop) tidyUp(ctx context.Context) <-chan time.Time {
+	err := l.enforcer.Tidy(ctx)
+	if err == nil || ctx.Err() != nil {
+		return nil
 	}
 	return l.failed(err)
 }

@@ -71,6 +71,8 @@ func (r *recorder) Repair(ctx context.Context, s ir.State) error {
 func (r *recorder) SetPodCIDRs(blocks []netip.Prefix) { r.blocks = blocks }
 func (r *recorder) SetMidstream(on bool)              { r.midstream = on }
 func (r *recorder) SetBridged(on bool)                { r.bridged = on }
+func (r *recorder) Untidy() bool                      { return false }
+func (r *recorder) Tidy(context.Context) error        { return nil }
 func (r *recorder) Takeovers() int                    { return r.takeovers }
 
 // next returns the next call, which must be the one named.

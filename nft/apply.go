@@ -12,7 +12,8 @@ import (
 
 // Apply changes the table by c, in an order in which each direction of each
 // packet is judged by the old state or by the new one, and goes from the one to
-// the other once. It costs as much as c is big. Every error wraps ErrUncertain and
+// the other once. It costs as much as c is big. What c makes superfluous is left for
+// Tidy, or for an Apply that needs its name or address. Every error wraps ErrUncertain and
 // means that the caller has to call Repair with the whole State. That includes
 // changes that cannot be carried out in parts (see order.go) or that contradict
 // what was applied before.
@@ -25,14 +26,20 @@ func (e *Enforcer) Apply(ctx context.Context, c ir.Change) error {
 	}
 	b := e.book
 	e.book, e.named = nil, b.named // until all is well
-	steps, err := b.plan(c)
+	steps, rest, err := b.plan(c)
 	if err != nil {
 		return fmt.Errorf("apply: %w: %w", ErrUncertain, err)
+	}
+	if e.remains.meets(steps, c.Endpoints) {
+		if err := e.tidy(ctx); err != nil {
+			return fmt.Errorf("apply: %w", err)
+		}
 	}
 	if err := e.send(ctx, e.table, steps); err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
 	e.book = b
+	e.remains.merge(rest)
 	return nil
 }
 
@@ -45,7 +52,8 @@ func (e *Enforcer) Apply(ctx context.Context, c ir.Change) error {
 //  4. the dispatch maps: pods isolated, pods given another group, pods opened
 //  5. members that have to change last; pods isolated: into the isolated sets
 //  6. pods that come: out of quarantine
-//  7. remove what is old, to which nothing in force leads any more
+//  7. remove what is old, to which nothing in force leads any more: that remains, until
+//     Tidy
 //
 // A packet looks into the dispatch map first and into the isolated set after it.
 // So a pod enters the map before the set and leaves the set before the map, and
@@ -62,37 +70,41 @@ func (e *Enforcer) Apply(ctx context.Context, c ir.Change) error {
 // the pod went into it must be gone before the pod's policies are: steps 1 and 2
 // are apart by a grace period, unless there is nothing to be had from it.
 //
+// Where pods do nothing but go, such a packet finds the pod in the map, as it was, or
+// in the isolated set, and is denied as it would be in quarantine: then the isolated
+// set, and all else of the pod, can wait for Tidy, and nothing has to wait for packets.
+//
 // Where the members of a group's own set differ, those that go are as members that
 // change first, and those that come as members that change last.
-func (b *book) plan(c ir.Change) ([]step, error) {
-	if err := errors.Join(b.addSets(c.AddPeerSets), b.recall(c.Members)); err != nil {
-		return nil, err
+func (b *book) plan(c ir.Change) (steps []step, rest remains, err error) {
+	if err = errors.Join(b.addSets(c.AddPeerSets), b.recall(c.Members)); err != nil {
+		return nil, rest, err
 	}
 	grown := b.grow(&c)
 	p, err := b.enter(c)
 	if err != nil {
-		return nil, err
+		return nil, rest, err
 	}
 	moves, err := b.moves(c.Endpoints)
 	if err != nil {
-		return nil, err
+		return nil, rest, err
 	}
 	members, err := b.members(c.PeerSets, moves.list, p)
 	if err != nil {
-		return nil, err
+		return nil, rest, err
 	}
 	created, err := b.create(c, p)
 	if err != nil {
-		return nil, err
+		return nil, rest, err
 	}
 	for _, g := range grown {
-		if err := g.finish(b, &members); err != nil {
-			return nil, err
+		if err = g.finish(b, &members); err != nil {
+			return nil, rest, err
 		}
 	}
 	removing, err := b.forget(c, p)
 	if err != nil {
-		return nil, err
+		return nil, rest, err
 	}
 	b.settle()
 	if len(moves.list) == 0 {
@@ -101,16 +113,30 @@ func (b *book) plan(c ir.Change) ([]step, error) {
 	}
 	moved := moves.known && len(moves.maps) > 0
 	joins := slices.ContainsFunc(c.PeerSets, func(p ir.PeerSetChange) bool { return len(p.Join) > 0 })
-	steps := []step{
+	if b.quarantine && moved && moves.onlyGo && !joins && len(created) == 0 {
+		rest.add(slices.Concat(moves.leave, removing, moves.unself), c.Endpoints)
+		return tidied([]step{{units: moves.hold}, {units: slices.Concat(members.early, members.late, moves.maps)}}), rest, nil
+	}
+	last := slices.Concat(removing, moves.unself)
+	if moved && len(removing) > 0 {
+		rest.add(last, c.Endpoints)
+		last = nil
+	}
+	steps = []step{
 		{units: moves.hold},
 		{units: slices.Concat(created, moves.self, members.early), grace: len(moves.hold) > 0 && (moved || joins)},
 		{units: moves.leave, grace: moved && len(members.early) > 0},
 		{units: moves.maps},
 		{units: slices.Concat(members.late, moves.enter), grace: moved && len(members.late)+len(moves.enter) > 0},
 		{units: moves.release},
-		{units: slices.Concat(removing, moves.unself), grace: moved && len(removing) > 0},
+		{units: last},
 	}
-	return slices.DeleteFunc(steps, func(s step) bool { return len(s.units) == 0 && !s.grace }), nil
+	return tidied(steps), rest, nil
+}
+
+// tidied leaves out steps that do nothing.
+func tidied(steps []step) []step {
+	return slices.DeleteFunc(steps, func(s step) bool { return len(s.units) == 0 && !s.grace })
 }
 
 // move is an address that changes its group in one direction.
@@ -125,7 +151,9 @@ type moves struct {
 	list []move
 	// known is set if one of the pods was there before, so that packets may
 	// be on their way that were judged by its old groups.
-	known                            bool
+	known bool
+	// onlyGo is set if all that pods do is to go.
+	onlyGo                           bool
 	self, leave, maps, enter, unself []unit
 	hold, release                    []unit // into quarantine and out of it
 }
@@ -134,7 +162,9 @@ func (b *book) moves(changes []ir.EndpointChange) (m moves, err error) {
 	type slot struct{ leave, del, replace, add, enter []Element }
 	var slots [2][2]slot // by family and direction
 	var come, gone [2][]netip.Addr
+	m.onlyGo = true
 	for _, c := range changes {
+		m.onlyGo = m.onlyGo && c.New == nil
 		old, end, err := b.ends(c)
 		if err != nil {
 			return m, err

@@ -30,7 +30,7 @@ func BenchmarkApplyPodEvent(b *testing.B) {
 				if i%2 == 1 {
 					c = ir.PeerSetChange{ID: "p-big", Leave: pod}
 				}
-				require.NoError(b, e.Apply(ctx, ir.Change{PeerSets: []ir.PeerSetChange{c}}))
+				require.NoError(b, applyAll(ctx, e, ir.Change{PeerSets: []ir.PeerSetChange{c}}))
 			}
 		})
 	}
@@ -55,7 +55,7 @@ func BenchmarkApplyPolicy(b *testing.B) {
 				if i%2 == 1 {
 					c = ir.Change{RemoveGroups: []ir.GroupID{g.ID}, Endpoints: []ir.EndpointChange{{Old: &isolated, New: &free}}}
 				}
-				require.NoError(b, e.Apply(ctx, c))
+				require.NoError(b, applyAll(ctx, e, c))
 			}
 		})
 	}
@@ -71,7 +71,7 @@ func BenchmarkGrow(b *testing.B) {
 			e := NewEnforcer(Config{}, openTestKernel(b, newNetNS(b)))
 			require.NoError(b, e.Takeover(ctx, states[0]))
 			for i := 0; b.Loop(); i++ {
-				require.NoError(b, e.Apply(ctx, changes[i%2]))
+				require.NoError(b, applyAll(ctx, e, changes[i%2]))
 			}
 		})
 	}

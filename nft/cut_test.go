@@ -60,7 +60,7 @@ func TestForbid(t *testing.T) {
 	require.NoError(t, e.Repair(ctx, shop()))
 	require.Empty(t, f.History(), "what is forbidden is no difference")
 	c, to := join(t)
-	require.NoError(t, e.Apply(ctx, c))
+	require.NoError(t, applyAll(ctx, e, c))
 	requireVerified(t, e, to)
 
 	require.NoError(t, e.Takeover(ctx, shop()))
@@ -86,7 +86,7 @@ func TestForbidRefuses(t *testing.T) {
 	require.NoError(t, f.Disturb(Batch{e.Table(), []Op{DelTable{}}}))
 	require.ErrorIs(t, e.Forbid(t.Context(), flows(1), time.Minute), ErrUncertain)
 	c, _ := join(t)
-	require.ErrorIs(t, e.Apply(t.Context(), c), ErrRefused, "Forbid has left it to Apply to find out")
+	require.ErrorIs(t, applyAll(t.Context(), e, c), ErrRefused, "Forbid has left it to Apply to find out")
 }
 
 // TestForbidTheNode: its own processes are concerned where pods' packets to it are.

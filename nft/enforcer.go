@@ -22,6 +22,8 @@ type Enforcer struct {
 	takeovers int
 	// book describes table; nil if it is not known what the kernel holds.
 	book *book
+	// remains is what there still is of earlier states.
+	remains remains
 	// named are the groups of table whose objects have the names of others.
 	named map[ir.GroupID]ir.Group
 }
@@ -57,7 +59,7 @@ func (e *Enforcer) SetBridged(on bool) { e.cfg.Bridged = on }
 //
 // After an error the old table is still in force; Takeover may be tried again.
 func (e *Enforcer) Takeover(ctx context.Context, s ir.State) error {
-	e.book = nil
+	e.book, e.remains = nil, remains{}
 	old, err := e.kernel.Tables(ctx)
 	if err != nil {
 		return fmt.Errorf("take over: %w", err)
@@ -201,6 +203,7 @@ func retire(ctx context.Context, k Kernel, table string) error {
 func (e *Enforcer) Repair(ctx context.Context, s ir.State) error {
 	e.book = nil
 	if e.table != "" {
+		_ = e.tidy(ctx) // else it is a difference
 		d, err := e.Verify(ctx, s)
 		if err != nil {
 			return fmt.Errorf("repair: %w", err)
@@ -220,7 +223,7 @@ func (e *Enforcer) Repair(ctx context.Context, s ir.State) error {
 
 // Verify reads what the kernel holds and says how it differs from s: what is not
 // as it should be in the table in force, and tables of ours that should not be
-// there. It changes nothing.
+// there. It changes nothing. What Tidy would remove counts as a difference.
 func (e *Enforcer) Verify(ctx context.Context, s ir.State) ([]Difference, error) {
 	if e.table == "" {
 		return nil, errors.New("verify: no table was put in force yet")

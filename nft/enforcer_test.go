@@ -84,7 +84,7 @@ func TestOperationsOfEvents(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, f := takenOver(t, shop())
-			require.NoError(t, e.Apply(ctx, tc.c))
+			require.NoError(t, applyAll(ctx, e, tc.c))
 			require.Equal(t, tc.want, told(f))
 		})
 	}
@@ -101,7 +101,7 @@ func TestOperationsOfAPolicy(t *testing.T) {
 	to.PeerSets = append(to.PeerSets, ir.PeerSet{ID: "p-new", Selects: true, Addrs: addrs("10.244.1.2", "fd00:10:244:1::2")})
 	to = sorted(to)
 	e, f := takenOver(t, from)
-	require.NoError(t, e.Apply(ctx, between(from, to)))
+	require.NoError(t, applyAll(ctx, e, between(from, to)))
 	require.Equal(t, []string{
 		"---",
 		"add set u_p-new_4", "add set u_p-new_6", "add set g_gi-new_ports", "add set g_gi-new_tcp",
@@ -120,7 +120,7 @@ func TestOperationsOfAPolicy(t *testing.T) {
 	}, told(f))
 
 	f.Forget()
-	require.NoError(t, e.Apply(ctx, between(to, from)))
+	require.NoError(t, applyAll(ctx, e, between(to, from)))
 	require.Equal(t, []string{
 		"grace", "---",
 		"flush chain g_gi-new_shop/allow", "delete set g_gi-new_ports", "delete set g_gi-new_tcp", "delete chain g_gi-new_shop/allow",
@@ -162,14 +162,14 @@ func TestLostAcknowledgement(t *testing.T) {
 	e, f := takenOver(t, shop())
 	c, to := join(t)
 	f.OnSend = func(Batch) error { return fmt.Errorf("%w: no buffer space", ErrUncertain) }
-	require.ErrorIs(t, e.Apply(ctx, c), ErrUncertain)
+	require.ErrorIs(t, applyAll(ctx, e, c), ErrUncertain)
 	f.OnSend = nil
-	require.ErrorIs(t, e.Apply(ctx, c), ErrUncertain, "nothing is applied before the repair")
+	require.ErrorIs(t, applyAll(ctx, e, c), ErrUncertain, "nothing is applied before the repair")
 	f.Forget()
 	require.NoError(t, e.Repair(ctx, to))
 	require.Empty(t, f.History(), "what is right is left alone")
 	requireVerified(t, e, to)
-	require.NoError(t, e.Apply(ctx, ir.Change{PeerSets: []ir.PeerSetChange{{ID: "p-web", Leave: addrs("10.244.2.9")}}}))
+	require.NoError(t, applyAll(ctx, e, ir.Change{PeerSets: []ir.PeerSetChange{{ID: "p-web", Leave: addrs("10.244.2.9")}}}))
 	requireVerified(t, e, shop())
 }
 
@@ -196,7 +196,7 @@ func TestRefusedAtEveryBatch(t *testing.T) {
 				}
 				return nil
 			}
-			if err := e.Apply(ctx, between(shop(), to)); err != nil {
+			if err := applyAll(ctx, e, between(shop(), to)); err != nil {
 				require.ErrorIs(t, err, ErrUncertain)
 				require.NoError(t, e.Repair(ctx, to))
 			}
@@ -228,7 +228,7 @@ func TestFailedTakeoverKeepsTheOldTable(t *testing.T) {
 	after := f.Snapshot()
 	require.Len(t, after, 1)
 	require.Empty(t, Diff(before["portcullis-a"], after["portcullis-a"]))
-	require.Error(t, e.Apply(context.Background(), ir.Change{PeerSets: []ir.PeerSetChange{{ID: "p-web", Join: addrs("10.244.2.9")}}}))
+	require.Error(t, applyAll(context.Background(), e, ir.Change{PeerSets: []ir.PeerSetChange{{ID: "p-web", Join: addrs("10.244.2.9")}}}))
 }
 
 // lossy is a kernel that forgets some elements without a word.
@@ -279,7 +279,7 @@ func TestApplyRefusesWhatDoesNotFit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e, f := takenOver(t, shop())
 			before := f.Snapshot()
-			require.ErrorIs(t, e.Apply(context.Background(), c), ErrUncertain)
+			require.ErrorIs(t, applyAll(context.Background(), e, c), ErrUncertain)
 			require.Empty(t, Diff(before[e.Table()], f.Snapshot()[e.Table()]))
 			require.NoError(t, e.Repair(context.Background(), shop()))
 			requireVerified(t, e, shop())
@@ -292,7 +292,7 @@ func TestCancelledBetweenBatches(t *testing.T) {
 	e, f := takenOver(t, shop())
 	f.OnSend = func(Batch) error { cancel(); return nil }
 	api := shop().Endpoints[0]
-	err := e.Apply(ctx, ir.Change{Endpoints: []ir.EndpointChange{{Old: &api}}})
+	err := applyAll(ctx, e, ir.Change{Endpoints: []ir.EndpointChange{{Old: &api}}})
 	require.ErrorIs(t, err, ErrUncertain)
 	require.ErrorIs(t, err, context.Canceled)
 	require.NoError(t, e.Repair(context.Background(), shop()))
@@ -301,7 +301,7 @@ func TestCancelledBetweenBatches(t *testing.T) {
 
 func TestNothingBeforeTakeover(t *testing.T) {
 	e := NewEnforcer(Config{}, NewFake())
-	require.ErrorIs(t, e.Apply(context.Background(), ir.Change{}), ErrUncertain)
+	require.ErrorIs(t, applyAll(context.Background(), e, ir.Change{}), ErrUncertain)
 	_, err := e.Verify(context.Background(), ir.State{})
 	require.Error(t, err)
 	require.NoError(t, e.Repair(context.Background(), shop()))

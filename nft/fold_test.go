@@ -97,7 +97,7 @@ func TestWideGroupGrowsInPlace(t *testing.T) {
 		{crowd(40), map[string]int{"AddElements": 2, "DelElements": 2}},
 	} {
 		*list = nil
-		require.NoError(t, e.Apply(ctx, between(from, tc.to)))
+		require.NoError(t, applyAll(ctx, e, between(from, tc.to)))
 		require.Equal(t, tc.want, sent(*list))
 		require.Len(t, *list, 1)
 		d, err := e.Verify(ctx, tc.to)
@@ -129,12 +129,12 @@ func TestNameOfAGrownGroupIsNotGivenTwice(t *testing.T) {
 	f := NewFake()
 	e := NewEnforcer(Config{}, f)
 	require.NoError(t, e.Takeover(ctx, crowd(4)))
-	require.NoError(t, e.Apply(ctx, between(crowd(4), crowd(5))))
+	require.NoError(t, applyAll(ctx, e, between(crowd(4), crowd(5))))
 	both := crowd(5)
 	both.Groups = append(both.Groups, crowd(4).Groups...)
 	both.Endpoints = append(both.Endpoints, ir.Endpoint{Addr: addr("10.0.0.2"), Pod: "ns/late", Ingress: "gi-4"})
 	both = sorted(both)
-	require.NoError(t, e.Apply(ctx, between(crowd(5), both)))
+	require.NoError(t, applyAll(ctx, e, between(crowd(5), both)))
 	require.NoError(t, e.Repair(ctx, both))
 	require.Equal(t, 1, e.Takeovers(), "it is as it should be")
 	for i, p := range probes(both) {
@@ -143,8 +143,8 @@ func TestNameOfAGrownGroupIsNotGivenTwice(t *testing.T) {
 		}
 	}
 	// The late one goes again, and then the first one shrinks into its old name.
-	require.NoError(t, e.Apply(ctx, between(both, crowd(5))))
-	require.NoError(t, e.Apply(ctx, between(crowd(5), crowd(4))))
+	require.NoError(t, applyAll(ctx, e, between(both, crowd(5))))
+	require.NoError(t, applyAll(ctx, e, between(crowd(5), crowd(4))))
 	require.Empty(t, e.named)
 	require.NoError(t, e.Repair(ctx, crowd(4)))
 	require.Equal(t, 1, e.Takeovers())
@@ -169,22 +169,22 @@ func TestMembersAreRememberedWhileFolded(t *testing.T) {
 	require.Equal(t, narrow.PeerSets, c.Members)
 	forgotten := c
 	forgotten.Members = nil
-	require.ErrorContains(t, e.Apply(ctx, forgotten), "p-00003 are not known")
+	require.ErrorContains(t, applyAll(ctx, e, forgotten), "p-00003 are not known")
 	require.NoError(t, e.Repair(ctx, narrow))
-	require.NoError(t, e.Apply(ctx, c))
+	require.NoError(t, applyAll(ctx, e, c))
 	require.ElementsMatch(t, crowdPeers(3), slices.Collect(maps.Keys(e.book.sets["p-00003"].members)))
 
 	moved := both
 	moved.PeerSets = slices.Clone(both.PeerSets)
 	moved.PeerSets[3].Addrs = addrs("10.9.9.9")
-	require.NoError(t, e.Apply(ctx, between(both, moved)))
+	require.NoError(t, applyAll(ctx, e, between(both, moved)))
 	require.Equal(t, addrs("10.9.9.9"), slices.Collect(maps.Keys(e.book.sets["p-00003"].members)))
 	d, err := e.Verify(ctx, moved)
 	require.NoError(t, err)
 	require.Empty(t, d)
 
 	narrow.PeerSets = moved.PeerSets[3:4]
-	require.NoError(t, e.Apply(ctx, between(moved, narrow)))
+	require.NoError(t, applyAll(ctx, e, between(moved, narrow)))
 	require.Nil(t, e.book.sets["p-00003"].members)
 	d, err = e.Verify(ctx, narrow)
 	require.NoError(t, err)
@@ -211,7 +211,7 @@ func TestFewAddressesOfBlocksAreFolded(t *testing.T) {
 	from := state(few)
 	for _, pods := range [][]string{{"192.0.2.15", "10.7.7.7"}, {"10.7.7.7"}, {"192.0.2.7"}, nil} {
 		to := state(few, pods...)
-		require.NoError(t, e.Apply(ctx, between(from, to)))
+		require.NoError(t, applyAll(ctx, e, between(from, to)))
 		d, err := e.Verify(ctx, to)
 		require.NoError(t, err)
 		require.Empty(t, d)
@@ -244,7 +244,7 @@ func TestWideGroupInTheKernel(t *testing.T) {
 	netns := newNetNS(t)
 	e := NewEnforcer(everything, openTestKernel(t, netns))
 	require.NoError(t, e.Takeover(ctx, crowd(1000)))
-	require.NoError(t, e.Apply(ctx, between(crowd(1000), crowd(1001))))
+	require.NoError(t, applyAll(ctx, e, between(crowd(1000), crowd(1001))))
 	d, err := e.Verify(ctx, crowd(1001))
 	require.NoError(t, err)
 	require.Empty(t, d)

@@ -223,7 +223,7 @@ func TestApplyInKernel(t *testing.T) {
 			next = nextState(r, s)
 		}
 		for _, e := range []*Enforcer{inKernel, inFake} {
-			if err := e.Apply(ctx, between(s, next)); err != nil {
+			if err := applyAll(ctx, e, between(s, next)); err != nil {
 				require.ErrorIs(t, err, ErrUncertain)
 				require.NoError(t, e.Repair(ctx, next))
 				rebuilt++

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-netpol/portcullis/policy/ir"
 )
 
 // TestMain runs the tests as root: its own, or that of a new user namespace.
@@ -99,4 +102,12 @@ func openTestKernel(t testing.TB, netns int) *kernel {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, k.Close()) })
 	return k
+}
+
+// applyAll applies c and waits until all that it makes superfluous is gone.
+func applyAll(ctx context.Context, e *Enforcer, c ir.Change) error {
+	if err := e.Apply(ctx, c); err != nil {
+		return err
+	}
+	return e.Tidy(ctx)
 }

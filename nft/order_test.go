@@ -90,7 +90,7 @@ func TestConflictIsRebuilt(t *testing.T) {
 		{state("gi-old", "10.0.0.2"), state("gi-new")},
 	} {
 		e, f := takenOver(t, tc[0])
-		require.ErrorIs(t, e.Apply(ctx, between(tc[0], tc[1])), ErrUncertain)
+		require.ErrorIs(t, applyAll(ctx, e, between(tc[0], tc[1])), ErrUncertain)
 		require.Empty(t, f.History())
 		require.NoError(t, e.Repair(ctx, tc[1]))
 		requireVerified(t, e, tc[1])

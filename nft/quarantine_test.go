@@ -76,7 +76,8 @@ func TestOperationsOfQuarantine(t *testing.T) {
 		},
 		"a pod goes": {
 			ir.Change{Endpoints: []ir.EndpointChange{{Old: &api}}},
-			[]string{"---", "delete 1 elements of local4", "grace", "---", "delete 1 elements of isoeg4", "delete 1 elements of isoin4", "---", "delete 1 elements of eg4", "delete 1 elements of in4", "---", "delete 1 elements of self4"},
+			[]string{"---", "delete 1 elements of local4", "---", "delete 1 elements of eg4", "delete 1 elements of in4",
+				"grace", "---", "delete 1 elements of isoeg4", "delete 1 elements of isoin4", "delete 1 elements of self4"},
 		},
 		"a pod goes that no policy selects": {
 			ir.Change{Endpoints: []ir.EndpointChange{{Old: &free}}, PeerSets: []ir.PeerSetChange{{ID: "p-web", Leave: addrs("10.244.1.4")}}},
@@ -96,7 +97,7 @@ func TestOperationsOfQuarantine(t *testing.T) {
 			e := NewEnforcer(heldConfig, f)
 			require.NoError(t, e.Takeover(t.Context(), shop()))
 			f.Forget()
-			require.NoError(t, e.Apply(t.Context(), tc.c))
+			require.NoError(t, applyAll(t.Context(), e, tc.c))
 			require.Equal(t, tc.want, told(f))
 		})
 	}
@@ -115,7 +116,7 @@ func TestAddressThatGoesAndJoins(t *testing.T) {
 	e := NewEnforcer(heldConfig, rec)
 	require.NoError(t, e.Takeover(t.Context(), from))
 	rec.states = rec.states[len(rec.states)-1:]
-	require.NoError(t, e.Apply(t.Context(), between(from, to)))
+	require.NoError(t, applyAll(t.Context(), e, between(from, to)))
 	requireHeld(t, heldConfig, rec, from, to, []ir.Packet{{Src: stranger.Addr, Dst: addr("10.244.1.2"), Protocol: ir.TCP, DstPort: 9090}})
 	require.Contains(t, told(rec.Fake), "grace")
 }
@@ -198,7 +199,7 @@ func TestConfigChangesWithRepair(t *testing.T) {
 	s := shop()
 	change := func(c ir.Change) {
 		t.Helper()
-		require.NoError(t, e.Apply(t.Context(), c))
+		require.NoError(t, applyAll(t.Context(), e, c))
 		next, err := s.Apply(c)
 		require.NoError(t, err)
 		s = next

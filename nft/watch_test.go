@@ -135,7 +135,7 @@ func TestWatchIsSilentAboutOurselves(t *testing.T) {
 	require.NoError(t, e.Forbid(ctx, flows(500), time.Hour))
 	require.NoError(t, e.Takeover(ctx, shop()))
 	c, to := join(t)
-	require.NoError(t, e.Apply(ctx, c))
+	require.NoError(t, applyAll(ctx, e, c))
 	require.ErrorIs(t, k.Send(ctx, Batch{e.Table(), []Op{DelSet{"none"}}}), unix.ENOENT)
 	require.NoError(t, e.Takeover(ctx, to), "through another socket")
 	require.NoError(t, e.Forbid(ctx, flows(3), time.Millisecond))

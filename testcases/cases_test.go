@@ -179,6 +179,7 @@ func runIncremental(t *testing.T, c testCase) {
 			for _, e := range s.Events {
 				require.NoError(t, followers[n].follow(t.Context(), []event{e}), s.Name)
 			}
+			require.NoError(t, followers[n].enforcer.Tidy(t.Context()))
 			table, err := followers[n].table(t.Context())
 			require.NoError(t, err, s.Name)
 			// But for the names of groups that have grown, it is the table that a

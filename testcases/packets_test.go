@@ -155,6 +155,7 @@ func (s *site) enforce(events []event) {
 	for _, n := range nodeNames {
 		f := s.followers[n]
 		require.NoError(s.t, f.follow(s.t.Context(), events))
+		require.NoError(s.t, f.enforcer.Tidy(s.t.Context()))
 		differences, err := f.enforcer.Verify(s.t.Context(), f.index.State())
 		require.NoError(s.t, err)
 		require.Empty(s.t, differences, "%s: the kernel's table is not what it should be", n)

@@ -118,7 +118,9 @@ func (w *watcher) step(ctx context.Context, c *cluster, events []event, probes [
 	}
 	seen := newTransition(w.packets(c, probes), before, after, len(events) == 1)
 	w.kernel.sent = func() { seen.look(w.kernel.Snapshot()) }
-	err = w.apply(ctx, change)
+	if err = w.apply(ctx, change); err == nil {
+		err = w.enforcer.Tidy(ctx)
+	}
 	w.kernel.sent = nil
 	if err := errors.Join(err, seen.err); err != nil {
 		return err

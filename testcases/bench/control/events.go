@@ -171,6 +171,9 @@ func (e *engine) event(ctx context.Context, h half, t *timing, keep bool) (took 
 		took = time.Since(begin)
 	})
 	sent := e.counter.now().minus(before)
+	if err == nil {
+		err = e.enforcer.Tidy(ctx) // which an agent does later, and not after every event
+	}
 	if sent.Messages > t.Sent.Messages {
 		t.Sent = sent
 	}

@@ -189,7 +189,7 @@ func (t *tables) parts(s Size) {
 			return out
 		},
 	}, "all", "Index", "Enforcer", "kernel", "grace periods")
-	table.Notes = append(table.Notes, "kernel: encoding, sending and the kernel's answers; Enforcer: all of Apply but that; grace periods: waits until no packet is on its way through the old rules")
+	table.Notes = append(table.Notes, "kernel: encoding, sending and the kernel's answers; Enforcer: all of Apply but that; grace periods: waits until no packet is on its way through the old rules; what the agent removes later, with one such wait for all events of half a second, is in none of them")
 	t.give(table)
 }
 
