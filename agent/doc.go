@@ -46,7 +46,8 @@
 //
 //   - Behind each write that closes something, the connections of the addresses that
 //     it concerns are judged as new ones would be, and those that fail are ended; once
-//     more a moment later, for packets that were on their way.
+//     more a moment later, for packets that were on their way. Where writes follow each
+//     other closely, that is done for several of them together, ten times a second.
 //
 // # A pod's first packet
 //

@@ -149,7 +149,8 @@
 //     its own: a chain that is made in the batch that points at it is still empty
 //     for a packet that came before (Apply, create);
 //   - what is old is deleted when no packet can be in it any more, which a grace
-//     period of RCU tells (Kernel.Grace);
+//     period of RCU tells (Kernel.Grace). No change waits for that: Tidy does it
+//     later, or an Apply that needs the name or the address once more;
 //   - a pod enters the dispatch map before the isolated set, and leaves them the
 //     other way round;
 //   - a pod enters the set of local addresses last and leaves it first, because
