@@ -373,6 +373,9 @@ func (l *loop) succeeded() {
 	if !l.taken && l.untracked {
 		l.settled = l.clock.After(settleFor)
 	}
+	if !l.taken {
+		go debug.FreeOSMemory() // reading a large cluster leaves as much garbage as there is to keep
+	}
 	l.taken, l.uncertain, l.backoff = true, false, retries()
 	l.rebuild, l.disturbed, l.audited = false, false, false
 	l.health.notReady(aboutRules, "")
