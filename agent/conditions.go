@@ -14,8 +14,7 @@ const inspectEvery = 10 * time.Second
 
 // checker is what the loop asks of node.Checker.
 type checker interface {
-	Check(context.Context, node.Local) ([]node.Condition, error)
-	Bridged(node.Local) (bool, error)
+	Check(context.Context, node.Local) (node.Report, error)
 }
 
 // conditions tells of settings of the node that let packets past the rules. It
@@ -27,27 +26,18 @@ type conditions struct {
 	told    map[string]string // messages by reason
 }
 
-// bridged reports whether pods are attached to a bridge. That it cannot be told is a
-// condition of its own.
-func (c *conditions) bridged(local node.Local) bool {
+// inspect looks at the node and reports what is wrong, and what no longer is. It returns
+// whether pods are attached to a bridge.
+func (c *conditions) inspect(ctx context.Context, local node.Local, w *warnings) (bridged bool) {
 	if c == nil {
 		return false
 	}
-	yes, err := c.checker.Bridged(local)
-	return yes && err == nil
-}
-
-// inspect looks at the node and reports what is wrong, and what no longer is.
-func (c *conditions) inspect(ctx context.Context, local node.Local, w *warnings) {
-	if c == nil {
-		return
-	}
-	found, err := c.checker.Check(ctx, local)
+	report, err := c.checker.Check(ctx, local)
 	if err != nil {
-		return // told to stop
+		return false // told to stop
 	}
 	now := map[string]string{}
-	for _, f := range found {
+	for _, f := range report.Conditions {
 		switch {
 		case f.Repaired:
 			c.log.Warn(f.Message, "reason", f.Reason)
@@ -73,4 +63,5 @@ func (c *conditions) inspect(ctx context.Context, local node.Local, w *warnings)
 		}
 	}
 	c.told = now
+	return report.Bridged
 }

@@ -20,10 +20,8 @@ type fakeChecker struct {
 	bridged bool
 }
 
-func (c *fakeChecker) Bridged(node.Local) (bool, error) { return c.bridged, nil }
-
-func (c *fakeChecker) Check(context.Context, node.Local) ([]node.Condition, error) {
-	return c.found, nil
+func (c *fakeChecker) Check(context.Context, node.Local) (node.Report, error) {
+	return node.Report{Conditions: c.found, Bridged: c.bridged}, nil
 }
 
 // TestConditions makes the agent not ready while a setting lets packets past the

@@ -329,8 +329,7 @@ func (l *loop) lookAtNode(ctx context.Context) {
 			local.Devices = append(local.Devices, at.device)
 		}
 	}
-	l.conditions.inspect(ctx, local, l.warnings)
-	if !l.bridged && l.conditions.bridged(local) {
+	if l.conditions.inspect(ctx, local, l.warnings) && !l.bridged {
 		l.bridged, l.rebuild = true, true
 		l.enforcer.SetBridged(true)
 	}

@@ -99,9 +99,9 @@ var ipvsStages = []struct {
 // conditions returns the reasons for which an agent would not call node-1 ready.
 func (s *site) conditions() (reasons []string) {
 	s.t.Helper()
-	found, err := node.NewChecker(node.Config{NetNS: s.NetNS("node-1")}).Check(s.t.Context(), node.Local{})
+	report, err := node.NewChecker(node.Config{NetNS: s.NetNS("node-1")}).Check(s.t.Context(), node.Local{})
 	require.NoError(s.t, err)
-	for _, c := range found {
+	for _, c := range report.Conditions {
 		reasons = append(reasons, c.Reason)
 	}
 	return reasons

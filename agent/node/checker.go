@@ -74,39 +74,42 @@ func NewChecker(cfg Config) *Checker {
 	return &Checker{netns: cfg.NetNS, manage: cfg.Manage, proc: "/proc"}
 }
 
-// Check returns the conditions of the node, in a stable order; none means that
-// all is well. What it could not look at is a condition too, so the only error is
+// Report is what a look at the node finds.
+type Report struct {
+	// Conditions are in a stable order; none means that all is well.
+	Conditions []Condition
+	// Bridged says that pods are attached to a bridge.
+	Bridged bool
+}
+
+// Check looks at the node. What it could not look at is a condition too, so the only error is
 // that of a context that has ended.
 //
 // It takes some hundred microseconds, and a few microseconds more for each
 // address if there is a bridge. With Config.Manage it also writes.
-func (c *Checker) Check(ctx context.Context, local Local) ([]Condition, error) {
+func (c *Checker) Check(ctx context.Context, local Local) (out Report, err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return out, err
 	}
-	var out []Condition
-	err := enter(c.netns, func() error {
+	err = enter(c.netns, func() error {
 		// Without proc, what is missing there would look like what is not.
 		if _, err := os.Stat(filepath.Join(c.proc, "thread-self/net/dev")); err != nil {
 			return err
 		}
-		out = append(c.bridges(local), c.ipvs()...)
+		bridges, err := podBridges(local)
+		out.Bridged = len(bridges) > 0
+		if err != nil {
+			out.Conditions = append(out.Conditions, unreadable("the node's bridges", err))
+		} else {
+			out.Conditions = append(out.Conditions, c.bridges(bridges)...)
+		}
+		out.Conditions = append(out.Conditions, c.ipvs()...)
 		return nil
 	})
 	if err != nil {
-		out = append(out, unreadable("the node's network settings", err))
+		out.Conditions = append(out.Conditions, unreadable("the node's network settings", err))
 	}
 	return out, ctx.Err()
-}
-
-// Bridged reports whether pods are attached to a bridge.
-func (c *Checker) Bridged(local Local) (yes bool, err error) {
-	err = enter(c.netns, func() error {
-		bridges, err := podBridges(local)
-		yes = len(bridges) > 0
-		return err
-	})
-	return yes, err
 }
 
 func unreadable(what string, err error) Condition {
@@ -119,11 +122,7 @@ func unreadable(what string, err error) Condition {
 
 // bridges reports bridged pods whose packets br_netfilter does not show to the
 // inet hooks.
-func (c *Checker) bridges(local Local) []Condition {
-	bridges, err := podBridges(local)
-	if err != nil {
-		return []Condition{unreadable("the node's bridges", err)}
-	}
+func (c *Checker) bridges(bridges []bridge) []Condition {
 	var out []Condition
 	for _, f := range families {
 		var of, off []string

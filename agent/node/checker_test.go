@@ -57,9 +57,7 @@ func TestBridgedPods(t *testing.T) {
 		defer setSysctl(t, l, call6, "1")
 		found, _ := check(t, cfg, local)
 		require.Empty(t, found)
-		bridged, err := NewChecker(cfg).Bridged(local)
-		require.NoError(t, err)
-		require.True(t, bridged)
+		require.True(t, bridged(t, cfg, local))
 
 		setSysctl(t, l, call6, "0")
 		found, conditions := check(t, cfg, local)
@@ -171,9 +169,7 @@ func TestRoutedPods(t *testing.T) {
 	everyHint(t, l, func(t *testing.T, local Local) {
 		found, _ := check(t, cfg, local)
 		require.Empty(t, found)
-		bridged, err := NewChecker(cfg).Bridged(local)
-		require.NoError(t, err)
-		require.False(t, bridged)
+		require.False(t, bridged(t, cfg, local))
 	})
 	t.Run("beside a bridge that has no pods", func(t *testing.T) {
 		br := addBridge(t, l, "docker0", "172.17.0.1/16", "fd00:17::1/64")
@@ -238,11 +234,11 @@ func TestForeignProc(t *testing.T) {
 			checker := NewChecker(Config{NetNS: l.NetNS(nodeName), Manage: c.manage})
 			checker.proc = fakeProc(t)
 			require.NoError(t, c.change(checker.proc))
-			conditions, err := checker.Check(t.Context(), local)
+			report, err := checker.Check(t.Context(), local)
 			require.NoError(t, err)
-			require.Equal(t, c.want, reasons(conditions))
-			require.Contains(t, conditions[0].String(), c.text)
-			require.False(t, conditions[0].Repaired)
+			require.Equal(t, c.want, reasons(report.Conditions))
+			require.Contains(t, report.Conditions[0].String(), c.text)
+			require.False(t, report.Conditions[0].Repaired)
 		})
 	}
 }
@@ -289,9 +285,9 @@ func BenchmarkCheck(b *testing.B) {
 			}
 			c := NewChecker(Config{NetNS: l.NetNS(nodeName)})
 			for b.Loop() {
-				conditions, err := c.Check(b.Context(), local)
+				report, err := c.Check(b.Context(), local)
 				require.NoError(b, err)
-				require.Empty(b, conditions)
+				require.Empty(b, report.Conditions)
 			}
 		})
 	}

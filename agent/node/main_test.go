@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 		_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // until killed
 		os.Exit(0)
 	case "check":
-		conditions, err := NewChecker(Config{NetNS: inherited}).Check(context.Background(), Local{})
-		fmt.Println(conditions, err)
+		report, err := NewChecker(Config{NetNS: inherited}).Check(context.Background(), Local{})
+		fmt.Println(report.Conditions, err)
 		os.Exit(0)
 	}
 	lab.Main(m, lab.BridgeNetfilter)
@@ -130,9 +130,16 @@ func addAddr(link netlink.Link, prefix string) error {
 // check returns the reasons of the conditions, and the conditions.
 func check(t *testing.T, cfg Config, local Local) ([]string, []Condition) {
 	t.Helper()
-	conditions, err := NewChecker(cfg).Check(t.Context(), local)
+	report, err := NewChecker(cfg).Check(t.Context(), local)
 	require.NoError(t, err)
-	return reasons(conditions), conditions
+	return reasons(report.Conditions), report.Conditions
+}
+
+func bridged(t *testing.T, cfg Config, local Local) bool {
+	t.Helper()
+	report, err := NewChecker(cfg).Check(t.Context(), local)
+	require.NoError(t, err)
+	return report.Bridged
 }
 
 func reasons(conditions []Condition) []string {

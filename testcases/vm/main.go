@@ -138,7 +138,7 @@ func judged(ctx context.Context, m machine, limit time.Duration, release string,
 func chosen(o options, module string) ([]suite, error) {
 	list, err := suites(o.set, module, o.slowdown)
 	for i := range list {
-		list[i].limit = o.limit - o.limit/10 // the rest is for the boot, and for showing the logs
+		list[i].limit = o.limit - o.limit/5 // the rest is for the boot, and for showing the logs
 	}
 	if err != nil || o.run == "" {
 		return list, err

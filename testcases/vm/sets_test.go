@@ -52,7 +52,7 @@ func TestSuites(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, list, 1)
 	require.Equal(t, "Netpol", list[0].tests)
-	require.Equal(t, 9*time.Minute, list[0].limit)
+	require.Equal(t, 8*time.Minute, list[0].limit)
 	_, err = chosen(options{set: "ci", run: "agent=x"}, "../..")
 	require.ErrorContains(t, err, `no suite "agent"`)
 }
