@@ -92,14 +92,14 @@ func (b *book) growthTo(g ir.Group, c *ir.Change) *growth {
 		if ec.New == nil || ec.New.Group(g.Direction) != g.ID {
 			continue
 		}
-		if ec.Old == nil || ec.Old.Group(g.Direction) == "" {
+		if ec.Old == nil {
 			return nil
 		}
-		if id := ec.Old.Group(g.Direction); from != "" && from != id {
+		id := ec.Old.Group(g.Direction)
+		if id == "" || from != "" && from != id {
 			return nil
-		} else {
-			from = id
 		}
+		from = id
 	}
 	old := b.groups[from]
 	if old == nil || !old.group.Wide || !slices.Contains(c.RemoveGroups, from) {
