@@ -35,6 +35,9 @@ const (
 	// lookAgain is when the flows are looked at a second time: a packet that the
 	// old rules let through may have been on its way into the table.
 	lookAgain = 100 * time.Millisecond
+	// lookAgainSoon is the same where a pod has gone, whose address may soon be
+	// another one's.
+	lookAgainSoon = 10 * time.Millisecond
 	// forbidFor is for how long the server of a cut flow may not take it up
 	// again. Its packet would look like the first of a flow of its own, in a
 	// direction that may well be allowed. Longer than UDP flows are remembered.
@@ -150,7 +153,11 @@ func (c *connections) look(ctx context.Context) {
 		return
 	}
 	c.seen.add(a)
-	c.timer = c.clock.After(lookAgain)
+	pause := lookAgain
+	if len(c.seen.gone) > 0 {
+		pause = lookAgainSoon
+	}
+	c.timer = c.clock.After(pause)
 	c.pass(ctx, a)
 }
 

@@ -166,7 +166,9 @@ func TestLooksArePaced(t *testing.T) {
 	c.changed(ir.Change{Endpoints: []ir.EndpointChange{{Old: &gone}}})
 	c.look(t.Context())
 	require.Equal(t, "[10.0.0.5]", c.table.asked[4])
-	tick()
+	c.clock.Step(lookAgainSoon)
+	<-c.again()
+	c.lookAgain(t.Context())
 	require.Equal(t, "[10.0.0.4 10.0.0.5]", c.table.asked[5])
 }
 

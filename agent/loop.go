@@ -76,9 +76,10 @@ type loop struct {
 	untracked bool
 	settled   <-chan time.Time
 
-	// tidy ticks once when what changes left behind is to be removed; nil if there
-	// is nothing.
-	tidy <-chan time.Time
+	// tidy ticks once when what changes left behind, since untidySince, is to be
+	// removed; nil if there is nothing.
+	tidy        <-chan time.Time
+	untidySince time.Time
 
 	// quarantine holds back pods that the agent does not know yet, whose
 	// addresses are in blocks: fixedCIDRs, or those that the own Node named, and
@@ -252,9 +253,6 @@ func (l *loop) turn(ctx context.Context) <-chan time.Time {
 	err := l.write(ctx)
 	if err == nil {
 		l.succeeded()
-		if l.tidy == nil && l.enforcer.Untidy() {
-			l.tidy = l.clock.After(tidyAfter)
-		}
 		l.bindSenders(ctx)
 		l.attachments.answer()
 		l.connections.look(ctx)
@@ -266,9 +264,23 @@ func (l *loop) turn(ctx context.Context) <-chan time.Time {
 	return l.failed(err)
 }
 
-// tidyAfter is how long what changes leave behind may stay. To remove it takes a wait for
-// packets, in which no change is written.
-const tidyAfter = 500 * time.Millisecond
+// What changes leave behind is removed when none has followed for tidyAfter, or after
+// tidyAtLast at the latest: that takes a wait for packets, in which no change is written.
+const (
+	tidyAfter  = 100 * time.Millisecond
+	tidyAtLast = 500 * time.Millisecond
+)
+
+// tidySoon sees to it that what is left behind now will be removed.
+func (l *loop) tidySoon() {
+	if !l.enforcer.Untidy() {
+		return
+	}
+	if l.tidy == nil {
+		l.untidySince = l.clock.Now()
+	}
+	l.tidy = l.clock.After(min(tidyAfter, l.untidySince.Add(tidyAtLast).Sub(l.clock.Now())))
+}
 
 // tidyUp removes what changes left behind. It returns as turn does.
 func (l *loop) tidyUp(ctx context.Context) <-chan time.Time {
@@ -297,7 +309,9 @@ func (l *loop) write(ctx context.Context) error {
 	case change.Empty():
 		return nil
 	}
-	return l.enforcer.Apply(ctx, change)
+	err := l.enforcer.Apply(ctx, change)
+	l.tidySoon()
+	return err
 }
 
 // localPods notes which pods are on this node. The first of them may have brought

@@ -106,6 +106,41 @@ func TestChangesAreApplied(t *testing.T) {
 	require.NoError(t, l.stop(t))
 }
 
+// TestTidiesUp removes what changes leave behind when they pause, and now and then where
+// they do not; if that fails, the agent repairs.
+func TestTidiesUp(t *testing.T) {
+	l := startLoop(t)
+	l.queue.put(batch{synced: true})
+	l.rules.answer(t, "takeover", nil)
+	change := func(name string) {
+		l.pod(name)
+		c := l.rules.next(t, "apply")
+		l.rules.untidy = true
+		c.reply <- nil
+		inLoop(t, l, func(*loop) bool { return true }) // the turn is over
+	}
+	change("a")
+	require.True(t, l.clock.HasWaiters())
+	l.clock.Step(tidyAfter - 1)
+	l.rules.none(t)
+	l.clock.Step(1)
+	l.rules.answer(t, "tidy", nil)
+
+	for i, since := 0, time.Duration(0); since < tidyAtLast; i++ {
+		change(fmt.Sprint("b", i))
+		pause := min(tidyAfter-1, tidyAtLast-since)
+		l.clock.Step(pause)
+		if since += pause; since < tidyAtLast {
+			l.rules.none(t)
+		}
+	}
+	l.rules.answer(t, "tidy", nft.ErrUncertain)
+	eventually(t, "unhealthy", func() bool { return len(l.health.sicknesses()) > 0 })
+	eventually(t, "it waits", l.clock.HasWaiters)
+	l.clock.Step(time.Minute)
+	l.rules.answer(t, "repair", nil)
+}
+
 // TestUncertainWriteIsRepaired fails a write and then repairs, again and again: the
 // agent is unhealthy all the while, waits longer each time, and never gives up.
 func TestUncertainWriteIsRepaired(t *testing.T) {

@@ -37,6 +37,7 @@ type recorder struct {
 	midstream bool
 	bridged   bool
 	takeovers int
+	untidy    bool
 }
 
 func newRecorder() *recorder { return &recorder{calls: make(chan call)} }
@@ -68,11 +69,15 @@ func (r *recorder) Repair(ctx context.Context, s ir.State) error {
 	return r.call(ctx, call{what: "repair", state: s})
 }
 
+func (r *recorder) Tidy(ctx context.Context) error {
+	r.untidy = false
+	return r.call(ctx, call{what: "tidy"})
+}
+
 func (r *recorder) SetPodCIDRs(blocks []netip.Prefix) { r.blocks = blocks }
 func (r *recorder) SetMidstream(on bool)              { r.midstream = on }
 func (r *recorder) SetBridged(on bool)                { r.bridged = on }
-func (r *recorder) Untidy() bool                      { return false }
-func (r *recorder) Tidy(context.Context) error        { return nil }
+func (r *recorder) Untidy() bool                      { return r.untidy }
 func (r *recorder) Takeovers() int                    { return r.takeovers }
 
 // next returns the next call, which must be the one named.
