@@ -92,7 +92,7 @@ bench-go: ## Run the Go benchmarks.
 
 .PHONY: soak
 soak: SOAK_FULL = -soak.starts=1000 -soak.restarts=500 -soak.tampers=20 -soak.churn=10m -soak.table
-soak: tools ## Run the soak tests in full, about 25 minutes, and print a table of what they counted (flags: SOAK='-soak.seed=7').
+soak: tools ## Run the soak tests in full, about 15 minutes, and print a table of what they counted (flags: SOAK='-soak.seed=7').
 	$(GO) test -count=1 -timeout 2h -v ./testcases/soak -args $(SOAK_FULL) $(SOAK)
 
 .PHONY: fuzz

@@ -51,7 +51,7 @@ type agentStatus struct {
 	// Commits are those of addresses that events are about, since the last request.
 	Commits []commit `json:"commits,omitempty"`
 	// Read is when something came from the API server last until the table was in
-	// force, Began when the first batch was sent, InForce when it was in force.
+	// force, Began when the first batch behind it was sent, InForce when it was in force.
 	Read    time.Time `json:"read"`
 	Began   time.Time `json:"began"`
 	InForce time.Time `json:"in_force"`
@@ -228,8 +228,8 @@ func (p *agentProcess) sent(b nft.Batch) {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.status.Began.IsZero() {
-		p.status.Began = now
+	if p.status.Began.IsZero() || p.status.Began.Before(p.status.Read) {
+		p.status.Began = now // an earlier one was that of the table without pods
 	}
 	note := func(s *nft.Set, elements []nft.Element, join bool) {
 		for _, e := range elements {
