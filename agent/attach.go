@@ -259,9 +259,15 @@ func (h handler) Add(ctx context.Context, r cni.Request) error {
 	return fmt.Errorf("%s: its policies are not in force yet: %w", w.pod, context.Cause(ctx))
 }
 
-// Del takes an attachment back.
+// Del takes an attachment back. It returns when that is written, and the connections of
+// its addresses have ended: the plugins that are asked after it give the addresses to
+// other pods.
 func (h handler) Del(ctx context.Context, r cni.Request) error {
-	return h.in(ctx, func(l *loop) { l.attached(l.attachments.remove(r.Attachment, attachmentOf(r))) })
+	err := h.in(ctx, func(l *loop) { l.attached(l.attachments.remove(r.Attachment, attachmentOf(r))) })
+	if err != nil {
+		return err
+	}
+	return h.in(ctx, func(*loop) {}) // taken when all that follows from the first is done
 }
 
 // GC takes back every attachment that is not among those that exist.

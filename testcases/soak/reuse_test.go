@@ -10,6 +10,7 @@ import (
 
 	"github.com/portcullis-netpol/portcullis/agent"
 	"github.com/portcullis-netpol/portcullis/agent/cni"
+	"github.com/portcullis-netpol/portcullis/nft/conntrack"
 	"github.com/portcullis-netpol/portcullis/testcases/lab"
 )
 
@@ -63,6 +64,40 @@ func TestInheritedFlows(t *testing.T) {
 	}
 	require.Zero(t, late, "packets of a former pod's flows passed when the new pod's policies were in force: %q", n.examples)
 	n.result("address of a pod with open flows given to another", "%d pods, %d packets on flows of a former pod with the same address before the policies were in force, %d after", pairs, early, late)
+}
+
+// TestDelEndsFlows takes a pod's addresses back by the CNI plugin, behind which they are
+// free for other pods: when the plugin returns, no flow of theirs is known any more.
+func TestDelEndsFlows(t *testing.T) {
+	lab.Require(t, needs...)
+	n := &chained{newNursery(t, lab.Routed), t.TempDir()}
+	for _, node := range n.Nodes() {
+		n.site.start(node, func(c *agent.Config) { c.Socket = n.socket(node) })
+	}
+	c, err := conntrack.Open(n.NetNS("node-1"))
+	require.NoError(t, err)
+	defer c.Close()
+	flows := func(b *birth) (list []conntrack.Flow) {
+		require.NoError(t, c.FlowsOf(t.Context(), b.addrs, func(f conntrack.Flow) { list = append(list, f) }))
+		return list
+	}
+	for id := range uint32(max(1, *starts/100)) {
+		b, _ := n.successor(id + 1)
+		n.live(b)
+		n.api.makePod(t, b.object())
+		require.NoError(t, n.ask(b.node, n.request(cni.Add, b)))
+		n.api.setPod(t, b.object(b.addrs...))
+		b.announce()
+		stop := n.flood(b)
+		n.through(b)
+		stop()
+		require.NotEmpty(t, flows(b))
+		require.NoError(t, n.ask(b.node, n.request(cni.Del, b)))
+		require.Empty(t, flows(b))
+		n.api.deletePod(t, b.object())
+		b.post.close()
+		require.NoError(t, n.RemovePod("shop/"+b.name))
+	}
 }
 
 // TestAddressOfTerminatingPod starts a pod with the address of one whose object the API
