@@ -264,33 +264,6 @@ func (l *loop) turn(ctx context.Context) <-chan time.Time {
 	return l.failed(err)
 }
 
-// What changes leave behind is removed when none has followed for tidyAfter, or after
-// tidyAtLast at the latest: that takes a wait for packets, in which no change is written.
-const (
-	tidyAfter  = 100 * time.Millisecond
-	tidyAtLast = 500 * time.Millisecond
-)
-
-// tidySoon sees to it that what is left behind now will be removed.
-func (l *loop) tidySoon() {
-	if !l.enforcer.Untidy() {
-		return
-	}
-	if l.tidy == nil {
-		l.untidySince = l.clock.Now()
-	}
-	l.tidy = l.clock.After(min(tidyAfter, l.untidySince.Add(tidyAtLast).Sub(l.clock.Now())))
-}
-
-// tidyUp removes what changes left behind. It returns as turn does.
-func (l *loop) tidyUp(ctx context.Context) <-chan time.Time {
-	err := l.enforcer.Tidy(ctx)
-	if err == nil || ctx.Err() != nil {
-		return nil
-	}
-	return l.failed(err)
-}
-
 // write sends what has to be sent: everything the first time and where the layout
 // changes, what is not as it should be after a failure and where that is possible,
 // otherwise what has changed.

@@ -162,9 +162,8 @@ func (b *book) moves(changes []ir.EndpointChange) (m moves, err error) {
 	type slot struct{ leave, del, replace, add, enter []Element }
 	var slots [2][2]slot // by family and direction
 	var come, gone [2][]netip.Addr
-	m.onlyGo = true
+	m.onlyGo = !slices.ContainsFunc(changes, func(c ir.EndpointChange) bool { return c.New != nil })
 	for _, c := range changes {
-		m.onlyGo = m.onlyGo && c.New == nil
 		old, end, err := b.ends(c)
 		if err != nil {
 			return m, err

@@ -1,0 +1,33 @@
+package agent
+
+import (
+	"context"
+	"time"
+)
+
+// What changes leave behind is removed when none has followed for tidyAfter, or after
+// tidyAtLast at the latest: that takes a wait for packets, in which no change is written.
+const (
+	tidyAfter  = 100 * time.Millisecond
+	tidyAtLast = 500 * time.Millisecond
+)
+
+// tidySoon sees to it that what is left behind now will be removed.
+func (l *loop) tidySoon() {
+	if !l.enforcer.Untidy() {
+		return
+	}
+	if l.tidy == nil {
+		l.untidySince = l.clock.Now()
+	}
+	l.tidy = l.clock.After(min(tidyAfter, l.untidySince.Add(tidyAtLast).Sub(l.clock.Now())))
+}
+
+// tidyUp removes what changes left behind. It returns as turn does.
+func (l *loop) tidyUp(ctx context.Context) <-chan time.Time {
+	err := l.enforcer.Tidy(ctx)
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	return l.failed(err)
+}
