@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -131,6 +131,19 @@ func (n *nursery) received(p packet, inbound bool, endpoint string) {
 	}
 	n.arrived.Add(1)
 	n.seen.Store(seenKey{p.mark >> 1, inbound, endpoint, p.src.Is4(), p.protocol, p.dport}, true)
+}
+
+// noLeak fails the test if a packet has leaked so far.
+func (n *nursery) noLeak(when string) {
+	n.t.Helper()
+	require.Zero(n.t, n.leaked.Load(), "packets leaked %s: %q", when, n.leaks())
+}
+
+// leaks are examples of packets that have leaked.
+func (n *nursery) leaks() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.examples)
 }
 
 // newBirth chooses what kind of pod is next. Every place has addresses of its own.
@@ -291,7 +304,7 @@ func (n *nursery) run(count int, offset uint64, start func(*birth, *rand.Rand)) 
 		})
 	}
 	all.Wait()
-	assert.Zero(n.t, n.leaked.Load(), "leaked packets, among them %q", n.examples)
+	n.noLeak("in all")
 }
 
 // TestFirstPacket starts pods that send from their first moment on, and that everybody

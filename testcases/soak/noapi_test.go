@@ -53,7 +53,7 @@ func TestNoAPIServer(t *testing.T) {
 				n.wait(b)
 				n.wait(b)
 			}
-			require.Zero(t, n.leaked.Load(), "%q", n.examples)
+			n.noLeak("without an API server")
 			require.Empty(t, a.log.find("table in force"))
 
 			n.api.silence(false)
@@ -66,7 +66,7 @@ func TestNoAPIServer(t *testing.T) {
 			n.settle()
 			eventually(t, "ready", func() bool { code, _ := get(t, "http://"+addr+"/readyz"); return code == http.StatusOK })
 			allowed, denied, dropped, passed := all.stop(t)
-			require.Zero(t, n.leaked.Load(), "%q", n.examples)
+			n.noLeak("until it was back")
 			n.result(fmt.Sprintf("no API server, %s", topo), "one agent restarted meanwhile, one not: %d of %d allowed packets dropped, %d of %d forbidden packets passed, 0 of 2 new pods' %d", dropped, allowed, passed, denied, n.sent.Load())
 		})
 	}

@@ -62,7 +62,7 @@ func TestInheritedFlows(t *testing.T) {
 		next.post.close()
 		require.NoError(t, n.RemovePod("shop/"+next.name))
 	}
-	require.Zero(t, late, "packets of a former pod's flows passed when the new pod's policies were in force: %q", n.examples)
+	require.Zero(t, late, "packets of a former pod's flows passed when the new pod's policies were in force: %q", n.leaks())
 	n.result("address of a pod with open flows given to another", "%d pods, %d packets on flows of a former pod with the same address before the policies were in force, %d after", pairs, early, late)
 }
 
@@ -126,13 +126,13 @@ func TestAddressOfTerminatingPod(t *testing.T) {
 	stop := n.flood(next)
 	n.wait(next)
 	n.wait(next)
-	require.Zero(t, n.leaked.Load(), "before the agent knows of the pod: %q", n.examples)
-	n.api.makePod(t, next.object())
+	n.noLeak("before the agent knows of the pod")
 	next.announce()
+	n.api.makePod(t, next.object())
 	n.through(next)
 	n.api.deletePod(t, former.object())
 	n.wait(next)
 	stop()
-	require.Zero(t, n.leaked.Load(), "%q", n.examples)
+	n.noLeak("in all")
 	n.result("address of a terminating pod given to another", "%d packets, %d leaked", n.sent.Load(), n.leaked.Load())
 }

@@ -49,14 +49,14 @@ func TestSameName(t *testing.T) {
 			defer cancel()
 			require.Error(t, cni.Client(n.socket(next.node)).Do(ctx, n.request(cni.Add, next)), "the agent answers for a pod that it does not know")
 			n.wait(next)
-			require.Zero(t, n.leaked.Load(), "while the agent knew the former pod only: %q", n.examples)
+			n.noLeak("while the agent knew the former pod only")
 			if !c.same {
 				require.NoError(t, n.ask(former.node, n.request(cni.Del, former)))
 			}
 			n.wait(next)
 			n.api.deletePod(t, former.object())
 			n.wait(next)
-			require.Zero(t, n.leaked.Load(), "while the agent knew no pod of the name: %q", n.examples)
+			n.noLeak("while the agent knew no pod of the name")
 			next.announce()
 			n.api.makePod(t, next.object())
 			require.NoError(t, n.ask(next.node, n.request(cni.Add, next)))
@@ -64,7 +64,7 @@ func TestSameName(t *testing.T) {
 			n.wait(next)
 			stop()
 			next.post.close()
-			require.Zero(t, n.leaked.Load(), "%q", n.examples)
+			n.noLeak("in all")
 			n.result("another pod of the same name, "+c.name, "%d packets, %d leaked", n.sent.Load(), n.leaked.Load())
 		})
 	}
