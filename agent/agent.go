@@ -28,14 +28,20 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	var serving []func(context.Context) error
-	if cfg.HealthAddr != "" {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.HealthAddr)
+	for _, e := range []struct {
+		what, addr string
+		handler    http.Handler
+	}{{"health endpoint", cfg.HealthAddr, h.handler()}, {"metrics endpoint", cfg.MetricsAddr, l.meters.handler()}} {
+		if e.addr == "" {
+			continue
+		}
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", e.addr)
 		if err != nil {
-			return fmt.Errorf("health endpoint: %w", err)
+			return fmt.Errorf("%s: %w", e.what, err)
 		}
 		defer listener.Close()
-		cfg.Logger.Info("health endpoint", "address", listener.Addr().String())
-		serving = append(serving, func(ctx context.Context) error { return serve(ctx, listener, h.handler()) })
+		cfg.Logger.Info(e.what, "address", listener.Addr().String())
+		serving = append(serving, func(ctx context.Context) error { return serve(ctx, e.what, listener, e.handler) })
 	}
 	ended := make(chan struct{})
 	if cfg.Socket != "" {
@@ -92,12 +98,12 @@ func follow(ctx context.Context, cfg Config, wait func(ctx context.Context, read
 const watchAgain = time.Second
 
 // serve answers on l until ctx ends.
-func serve(ctx context.Context, l net.Listener, h http.Handler) error {
+func serve(ctx context.Context, what string, l net.Listener, h http.Handler) error {
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 14}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("health endpoint: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }

@@ -24,10 +24,11 @@ func newLoop(ctx context.Context, cfg Config, h *health) (*loop, error) {
 	rules := cfg.rules()
 	index := policy.NewIndex(cfg.Node)
 	l := &loop{
-		node: cfg.Node, queue: newQueue(), index: index, health: h, log: cfg.Logger, clock: cfg.Clock,
+		node: cfg.Node, queue: newQueue(cfg.Clock), index: index, health: h, log: cfg.Logger, clock: cfg.Clock,
 		ask: make(chan func(*loop)), attachments: newAttachments(cfg.Node),
 		quarantine: cfg.Quarantine, fixedCIDRs: cfg.PodCIDRs,
 	}
+	l.meters = newMeters(cfg.Clock, cfg.Version, l.queue, h)
 	// Before anything is written: a table that we made a moment ago says nothing.
 	tables, err := inForce(ctx, cfg.Kernel)
 	if err != nil {
@@ -51,7 +52,7 @@ func newLoop(ctx context.Context, cfg Config, h *health) (*loop, error) {
 	if cfg.Connections != nil {
 		l.connections = &connections{
 			flows: cfg.Connections, index: index, forbid: e.Forbid, keep: cfg.KeepConnections,
-			podToNode: cfg.PodToNode, nodeAddrs: links.addrs, log: cfg.Logger, clock: cfg.Clock,
+			podToNode: cfg.PodToNode, nodeAddrs: links.addrs, log: cfg.Logger, clock: cfg.Clock, meters: l.meters,
 		}
 	}
 	if cfg.Senders != nil {

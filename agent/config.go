@@ -57,6 +57,10 @@ type Config struct {
 	// HealthAddr is the host:port that serves /healthz and /readyz. Empty means
 	// no listener.
 	HealthAddr string
+	// MetricsAddr is the host:port that serves /metrics. Empty means no listener.
+	MetricsAddr string
+	// Version is the agent's, as its metrics name it.
+	Version string
 	// Logger gets everything that the agent has to say; nil means slog.Default().
 	Logger *slog.Logger
 	// Kernel is where the rules go. The caller opens it.
@@ -86,9 +90,9 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("pod CIDR %d is not valid", i))
 		}
 	}
-	if c.HealthAddr != "" {
-		if _, _, err := net.SplitHostPort(c.HealthAddr); err != nil {
-			errs = append(errs, fmt.Errorf("health address %q: %w", c.HealthAddr, err))
+	for _, a := range []struct{ what, addr string }{{"health", c.HealthAddr}, {"metrics", c.MetricsAddr}} {
+		if _, _, err := net.SplitHostPort(a.addr); a.addr != "" && err != nil {
+			errs = append(errs, fmt.Errorf("%s address %q: %w", a.what, a.addr, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -107,6 +107,7 @@ type connections struct {
 	nodeAddrs func() ([]netip.Addr, error)
 	log       *slog.Logger
 	clock     clock.Clock
+	meters    *meters
 
 	// due is what was changed since the last look, seen what was looked at once, and
 	// next what is to be looked at along with it. To look takes the kernel
@@ -176,6 +177,7 @@ func (c *connections) lookAgain(ctx context.Context) {
 // pass goes through the connections of a. What could not be looked at is due again.
 func (c *connections) pass(ctx context.Context, a affected) {
 	n, err := c.run(ctx, a)
+	c.meters.endedConnections(n)
 	if n > 0 {
 		c.log.Info("ended connections that are no longer allowed", "connections", n)
 	}

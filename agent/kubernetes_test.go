@@ -45,7 +45,7 @@ type clusterTest struct {
 
 func startCluster(t *testing.T, client *fake.Clientset) *clusterTest {
 	book, logger := newLogbook()
-	c := &clusterTest{client: client, queue: newQueue(), health: newHealth(clock.RealClock{}), log: book, last: map[key]any{}}
+	c := &clusterTest{client: client, queue: newQueue(clock.RealClock{}), health: newHealth(clock.RealClock{}), log: book, last: map[key]any{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
@@ -194,7 +194,7 @@ func TestClusterOtherUID(t *testing.T) {
 // TestClusterTombstones takes deletions whose last state is unknown.
 func TestClusterTombstones(t *testing.T) {
 	book, logger := newLogbook()
-	w := &clusterWatch{sink: sink{queue: newQueue(), log: logger}}
+	w := &clusterWatch{sink: sink{queue: newQueue(clock.RealClock{}), log: logger}}
 	h := w.handler(podKind)
 	h.OnDelete(cache.DeletedFinalStateUnknown{Key: "shop/a"})
 	h.OnDelete(cache.DeletedFinalStateUnknown{Key: "shop/b", Obj: testPod("b", "1")})
@@ -207,7 +207,7 @@ func TestClusterTombstones(t *testing.T) {
 
 // TestClusterRelistOfTheSame delivers nothing for an object that a list brings again.
 func TestClusterRelistOfTheSame(t *testing.T) {
-	w := &clusterWatch{sink: sink{queue: newQueue()}}
+	w := &clusterWatch{sink: sink{queue: newQueue(clock.RealClock{})}}
 	h := w.handler(podKind)
 	old, again, newer := testPod("a", "1"), testPod("a", "1"), testPod("a", "1")
 	old.ResourceVersion, again.ResourceVersion, newer.ResourceVersion = "7", "7", "8"
@@ -300,7 +300,7 @@ func TestClusterEndsWhileWaiting(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Kubernetes(client).run(ctx, sink{node: "n", queue: newQueue(), health: newHealth(clock.RealClock{}), log: logger})
+		ended <- Kubernetes(client).run(ctx, sink{node: "n", queue: newQueue(clock.RealClock{}), health: newHealth(clock.RealClock{}), log: logger})
 	}()
 	cancel()
 	select {

@@ -107,6 +107,11 @@ type loop struct {
 	// problems are those that were logged last for each policy.
 	problems map[key][]policy.Problem
 	warnings *warnings // nil: nobody takes Events
+	meters   *meters   // nil: nobody counts
+	// own are the pods of this node that policies may select, whatever is known of their
+	// addresses; ownChanged says that they are not counted yet.
+	own        map[key]bool
+	ownChanged bool
 }
 
 // retries returns the pauses between attempts at a repair: 100 ms doubling up to
@@ -125,7 +130,7 @@ func (l *loop) run(ctx context.Context) (err error) {
 			err = fmt.Errorf("panic in the agent's loop: %v", r)
 		}
 	}()
-	l.problems, l.local = map[key][]policy.Problem{}, map[netip.Addr]string{}
+	l.problems, l.local, l.own = map[key][]policy.Problem{}, map[netip.Addr]string{}, map[key]bool{}
 	l.backoff = retries()
 	var retry <-chan time.Time
 	for {
@@ -177,11 +182,13 @@ func (l *loop) run(ctx context.Context) (err error) {
 func (l *loop) absorb(b batch) {
 	l.health.doing("compiling policies")
 	defer l.health.doing("")
+	l.meters.took(b.events, b.since)
 	for _, e := range b.events {
 		switch o := e.object.(type) {
 		case *corev1.Pod:
 			l.index.SetPod(l.attachments.describe(e.key, o))
 			l.warnings.setPod(o)
+			l.noteOwn(e.key, o)
 			l.meet(o)
 		case *corev1.Namespace:
 			l.index.SetNamespace(o)
@@ -214,11 +221,13 @@ func (l *loop) remove(k key) {
 	switch k.kind {
 	case podKind:
 		l.attachments.forget(k)
+		l.noteOwn(k, nil)
 		l.index.DeletePod(k.namespace, k.name)
 	case namespaceKind:
 		l.index.DeleteNamespace(k.name)
 	case policyKind:
 		l.index.DeleteNetworkPolicy(k.namespace, k.name)
+		l.meters.policyProblems(l.problems[k], nil)
 		delete(l.problems, k)
 	}
 }
@@ -228,6 +237,7 @@ func (l *loop) report(k key, problems []policy.Problem) {
 	if slices.Equal(problems, l.problems[k]) {
 		return
 	}
+	l.meters.policyProblems(l.problems[k], problems)
 	delete(l.problems, k)
 	if len(problems) > 0 {
 		l.problems[k] = problems
@@ -250,7 +260,11 @@ func (l *loop) turn(ctx context.Context) <-chan time.Time {
 	l.health.notReady(aboutObjects, "")
 	defer l.health.doing("")
 	l.health.doing("writing rules")
-	err := l.write(ctx)
+	began := l.clock.Now()
+	operation, err := l.write(ctx)
+	if operation != "" && ctx.Err() == nil {
+		l.meters.committed(operation, began, err)
+	}
 	if err == nil {
 		l.succeeded()
 		l.bindSenders(ctx)
@@ -266,8 +280,8 @@ func (l *loop) turn(ctx context.Context) <-chan time.Time {
 
 // write sends what has to be sent: everything the first time and where the layout
 // changes, what is not as it should be after a failure and where that is possible,
-// otherwise what has changed.
-func (l *loop) write(ctx context.Context) error {
+// otherwise what has changed. It says what that was, "" if there was nothing to send.
+func (l *loop) write(ctx context.Context) (operation string, err error) {
 	change := l.index.Flush()
 	l.warnings.flushed(change)
 	l.connections.changed(change)
@@ -275,37 +289,16 @@ func (l *loop) write(ctx context.Context) error {
 	switch {
 	case !l.taken || l.rebuild:
 		l.connections.everything(false)
-		return l.enforcer.Takeover(ctx, l.index.State())
+		return opTakeover, l.enforcer.Takeover(ctx, l.index.State())
 	case l.uncertain || l.disturbed || l.audited:
 		l.senders.changed() // whoever flushes our table flushes that of the devices, too
-		return l.repair(ctx)
+		return opRepair, l.repair(ctx)
 	case change.Empty():
-		return nil
+		return "", nil
 	}
-	err := l.enforcer.Apply(ctx, change)
+	err = l.enforcer.Apply(ctx, change)
 	l.tidySoon()
-	return err
-}
-
-// localPods notes which pods are on this node. The first of them may have brought
-// a bridge along.
-func (l *loop) localPods(ctx context.Context, c ir.Change) {
-	if len(c.Endpoints) == 0 {
-		return
-	}
-	l.senders.changed()
-	none := len(l.local) == 0
-	for _, e := range c.Endpoints {
-		if e.Old != nil {
-			delete(l.local, e.Old.Addr)
-		}
-		if e.New != nil {
-			l.local[e.New.Addr] = e.New.Pod
-		}
-	}
-	if none {
-		l.lookAtNode(ctx)
-	}
+	return opApply, err
 }
 
 // lookAtNode looks for settings of the node that let packets past the rules.
@@ -333,14 +326,15 @@ func (l *loop) repair(ctx context.Context) error {
 	}
 	l.connections.everything(!l.uncertain)
 	if !l.uncertain {
-		l.repaired("another program has changed or removed the rules; they are in force again")
+		l.repaired(ofTable, "another program has changed or removed the rules; they are in force again")
 	}
 	return nil
 }
 
 // repaired tells that something of what others did was undone.
-func (l *loop) repaired(message string) {
+func (l *loop) repaired(what, message string) {
 	l.repairs++
+	l.meters.repaired(what)
 	l.log.Warn(message, "repairs", l.repairs)
 	l.warnings.ofNode(repairedReason, message)
 }
@@ -348,11 +342,12 @@ func (l *loop) repaired(message string) {
 // bindSenders writes the rules of the pods' interfaces, if anything has changed.
 func (l *loop) bindSenders(ctx context.Context) {
 	if l.senders.sync(ctx, l.local) {
-		l.repaired("another program has changed or removed the rules of pods' interfaces; they are in force again")
+		l.repaired(ofInterfaces, "another program has changed or removed the rules of pods' interfaces; they are in force again")
 	}
 }
 
 func (l *loop) succeeded() {
+	l.meters.synced()
 	if l.uncertain {
 		l.log.Info("repaired: the kernel holds what it should")
 	}

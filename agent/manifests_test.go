@@ -41,7 +41,7 @@ type manifestTest struct {
 
 func startManifests(t *testing.T, dir string) *manifestTest {
 	book, logger := newLogbook()
-	m := &manifestTest{dir: dir, queue: newQueue(), health: newHealth(clock.RealClock{}), log: book, ended: make(chan error, 1), now: map[key]any{}}
+	m := &manifestTest{dir: dir, queue: newQueue(clock.RealClock{}), health: newHealth(clock.RealClock{}), log: book, ended: make(chan error, 1), now: map[key]any{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
 	go func() {
@@ -337,7 +337,7 @@ func TestManifestsUnchanged(t *testing.T) {
 	watcher, err := fsnotify.NewWatcher()
 	require.NoError(t, err)
 	defer watcher.Close()
-	w := &manifestWatch{sink: sink{node: "node-1", queue: newQueue(), health: newHealth(clock.RealClock{}), log: logger},
+	w := &manifestWatch{sink: sink{node: "node-1", queue: newQueue(clock.RealClock{}), health: newHealth(clock.RealClock{}), log: logger},
 		root: dir, watcher: watcher, refused: map[string]bool{}, files: newManifestFiles(dir)}
 	require.NoError(t, w.start())
 	delivered := w.sink.queue.take()

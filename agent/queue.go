@@ -1,6 +1,11 @@
 package agent
 
-import "sync"
+import (
+	"sync"
+	"time"
+
+	"k8s.io/utils/clock"
+)
 
 // kind is a kind of object that the loop knows.
 type kind uint8
@@ -49,6 +54,8 @@ type event struct {
 // batch is what the loop takes in one turn.
 type batch struct {
 	events []event
+	// since is when the first of events came; the queue says it.
+	since time.Time
 	// begun is set once the source is at work: it delivers objects, and may take any
 	// time until it has delivered all.
 	begun bool
@@ -70,22 +77,27 @@ type batch struct {
 // objects' present states, so nothing is lost, and a burst costs what it ends in.
 type queue struct {
 	// wake holds a token while there may be something to take.
-	wake chan struct{}
+	wake  chan struct{}
+	clock clock.PassiveClock
 
 	mu      sync.Mutex
 	pending map[key]any
 	order   []key // keys of pending, oldest first
 	synced  bool
-	news    batch // all but the events
+	since   time.Time // when the first of order came; zero if there is none
+	news    batch     // all but the events
 }
 
-func newQueue() *queue {
-	return &queue{wake: make(chan struct{}, 1), pending: map[key]any{}}
+func newQueue(c clock.PassiveClock) *queue {
+	return &queue{wake: make(chan struct{}, 1), clock: c, pending: map[key]any{}}
 }
 
 // put delivers b; its events and its revision are taken together or not at all.
 func (q *queue) put(b batch) {
 	q.mu.Lock()
+	if len(b.events) > 0 && q.since.IsZero() {
+		q.since = q.clock.Now()
+	}
 	for _, e := range b.events {
 		if _, ok := q.pending[e.key]; !ok {
 			q.order = append(q.order, e.key)
@@ -111,15 +123,22 @@ func (q *queue) take() batch {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	b := q.news
-	b.synced = q.synced
+	b.synced, b.since = q.synced, q.since
 	for _, k := range q.order {
 		b.events = append(b.events, event{k, q.pending[k]})
 	}
-	q.news = batch{}
+	q.news, q.since = batch{}, time.Time{}
 	q.order = nil
 	clear(q.pending)
 	if len(b.events) > 1024 {
 		q.pending = map[key]any{} // a map never shrinks
 	}
 	return b
+}
+
+// oldest returns when the oldest event came that was not taken yet, or the zero time.
+func (q *queue) oldest() time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.since
 }

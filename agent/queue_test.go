@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"k8s.io/utils/clock"
 )
 
 func pod(name string) key { return key{podKind, "shop", name} }
@@ -13,7 +14,7 @@ func pod(name string) key { return key{podKind, "shop", name} }
 // TestQueueKeepsTheLastState puts two states of one object and takes only the last,
 // in the place of the first.
 func TestQueueKeepsTheLastState(t *testing.T) {
-	q := newQueue()
+	q := newQueue(clock.RealClock{})
 	q.put(batch{events: []event{{pod("a"), 1}, {pod("b"), 1}}})
 	q.put(batch{events: []event{{pod("a"), 2}, {pod("c"), nil}}})
 	require.Equal(t, []event{{pod("a"), 2}, {pod("b"), 1}, {pod("c"), nil}}, q.take().events)
@@ -23,7 +24,7 @@ func TestQueueKeepsTheLastState(t *testing.T) {
 // TestQueueTakesRevisionWithItsEvents takes the last revision once, with everything
 // that leads to it.
 func TestQueueTakesRevisionWithItsEvents(t *testing.T) {
-	q := newQueue()
+	q := newQueue(clock.RealClock{})
 	q.put(batch{events: []event{{pod("a"), 1}}, marked: true, revision: "one"})
 	q.put(batch{events: []event{{pod("b"), 1}}, marked: true, revision: "two"})
 	q.put(batch{events: []event{{pod("c"), 1}}})
@@ -36,7 +37,7 @@ func TestQueueTakesRevisionWithItsEvents(t *testing.T) {
 
 // TestQueueStaysSynced reports synced from the first time on.
 func TestQueueStaysSynced(t *testing.T) {
-	q := newQueue()
+	q := newQueue(clock.RealClock{})
 	q.put(batch{events: []event{{pod("a"), 1}}})
 	require.False(t, q.take().synced)
 	q.put(batch{synced: true})
@@ -49,7 +50,7 @@ func TestQueueStaysSynced(t *testing.T) {
 // last state of every key.
 func TestQueueLosesNothing(t *testing.T) {
 	const writers, keys, rounds = 4, 8, 200
-	q := newQueue()
+	q := newQueue(clock.RealClock{})
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	for w := range writers {

@@ -25,7 +25,11 @@ func (l *loop) tidySoon() {
 
 // tidyUp removes what changes left behind. It returns as turn does.
 func (l *loop) tidyUp(ctx context.Context) <-chan time.Time {
+	began := l.clock.Now()
 	err := l.enforcer.Tidy(ctx)
+	if ctx.Err() == nil {
+		l.meters.committed(opTidy, began, err)
+	}
 	if err == nil || ctx.Err() != nil {
 		return nil
 	}

@@ -24,6 +24,7 @@ type agentFlags struct {
 	kubeconfig string
 	manifests  string
 	health     string
+	metrics    string
 	rules      rulesFlags
 	guard      guardFlags
 	log        logFlags
@@ -46,6 +47,7 @@ func (a *app) agent() *cobra.Command {
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file` of the API server")
 	flags.StringVar(&f.manifests, "manifests", "", "`directory` of Kubernetes YAML to follow, without an API server")
 	flags.StringVar(&f.health, "healthz-bind-address", "", "`host:port` that serves /healthz and /readyz (default: none)")
+	flags.StringVar(&f.metrics, "metrics-bind-address", "", "`host:port` that serves /metrics for Prometheus (default: none)")
 	f.rules.add(flags)
 	f.guard.add(flags)
 	f.log.add(flags)
@@ -82,9 +84,9 @@ func (a *app) runAgent(c *cobra.Command, f *agentFlags) error {
 		PodToNode:  rules.PodToNode,
 		Quarantine: f.rules.quarantine.value(),
 		PodCIDRs:   rules.PodCIDRs,
-		HealthAddr: f.health,
-		Logger:     log,
-		Kernel:     kernel,
+		HealthAddr: f.health, MetricsAddr: f.metrics, Version: versionName(),
+		Logger: log,
+		Kernel: kernel,
 	}
 	if a.netns >= 0 {
 		release, err := node.Claim(a.netns)
@@ -121,9 +123,9 @@ func (f *agentFlags) validate() error {
 			errs = append(errs, fmt.Errorf("--manifests: %w", err))
 		}
 	}
-	if f.health != "" {
-		if _, _, err := net.SplitHostPort(f.health); err != nil {
-			errs = append(errs, fmt.Errorf("--healthz-bind-address %q: %w", f.health, err))
+	for _, a := range []struct{ flag, addr string }{{"healthz-bind-address", f.health}, {"metrics-bind-address", f.metrics}} {
+		if _, _, err := net.SplitHostPort(a.addr); a.addr != "" && err != nil {
+			errs = append(errs, fmt.Errorf("--%s %q: %w", a.flag, a.addr, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -23,15 +23,23 @@ func (a *app) version() *cobra.Command {
 	}
 }
 
-// versionLine names the build: the version given to the linker or recorded by the go
-// command, the commit if it is recorded, and the platform.
+// versionName is the version given to the linker or recorded by the go command.
+func versionName() string {
+	v := version
+	if info, ok := debug.ReadBuildInfo(); ok && v == "" {
+		v = info.Main.Version
+	}
+	if v == "" || v == "(devel)" {
+		return "development version"
+	}
+	return v
+}
+
+// versionLine names the build: its version, the commit if it is recorded, and the
+// platform.
 func versionLine() string {
-	v, commit := version, ""
+	commit, modified := "", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if v == "" {
-			v = info.Main.Version
-		}
-		modified := ""
 		for _, s := range info.Settings {
 			switch s.Key {
 			case "vcs.revision":
@@ -42,12 +50,9 @@ func versionLine() string {
 				}
 			}
 		}
-		if commit != "" {
-			commit += modified
-		}
 	}
-	if v == "" || v == "(devel)" {
-		v = "development version"
+	if commit == "" {
+		modified = ""
 	}
-	return fmt.Sprintf("portcullis %s%s, %s %s/%s", v, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("portcullis %s%s%s, %s %s/%s", versionName(), commit, modified, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
