@@ -49,9 +49,17 @@ conformance-test: ## Check and test the programs that the upstream suite runs on
 test-vm: vm-tools ## Run a selection of the packet tests on Debian's kernel 6.1, in an emulated machine (flags: VM='--kernel 6.12 --set all'; VM='--set conformance' for the upstream specs with SCTP).
 	$(GO) run ./testcases/vm $(VM)
 
+.PHONY: image
+image: ## Write bin/portcullis-image.tar, an OCI archive for amd64 and arm64, without Docker.
+	cd manifests/image && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0) $(GO) run . --out $(abspath $(BIN))/portcullis-image.tar --version $(VERSION) --revision "$$(git rev-parse HEAD 2>/dev/null)"
+
+.PHONY: manifests-test
+manifests-test: ## Check the manifests, the Helm chart and the image.
+	for d in image check; do (cd manifests/$$d && GOGC=400 $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test -count=1 ./...) || exit 1; done
+
 .PHONY: lint
 lint: ## Check formatting, go vet and staticcheck.
-	@test -z "$$(gofmt -l agent cmd nft policy testcases)" || { gofmt -d agent cmd nft policy testcases; exit 1; }
+	@test -z "$$(gofmt -l agent cmd manifests nft policy testcases)" || { gofmt -d agent cmd manifests nft policy testcases; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 

@@ -167,12 +167,16 @@ func (c *Cluster) path(name string) string { return filepath.Join(c.Dir, "state"
 // startProgram starts a part of the cluster whose end means the end of all. Its
 // output goes to <name>.log.
 func (c *Cluster) startProgram(name, at, program string, args ...string) error {
+	return c.startWith(c.Starter, name, at, program, args...)
+}
+
+func (c *Cluster) startWith(starter *process.Starter, name, at, program string, args ...string) error {
 	file, err := os.Create(filepath.Join(c.Dir, name+".log"))
 	if err != nil {
 		return err
 	}
 	defer file.Close() // the program has its own copy
-	p, err := c.Starter.Start(process.Spec{
+	p, err := starter.Start(process.Spec{
 		Name: name, Path: program, Args: args, NetNS: c.lab.NetNS(at), Stdout: file, Stderr: file,
 	})
 	if err != nil {

@@ -8,7 +8,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
+	"golang.org/x/sys/unix"
+	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -16,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/portcullis-netpol/portcullis/testcases/conformance/process"
 )
 
 // startProxies starts kube-proxy on every node.
@@ -47,7 +52,8 @@ func (c *Cluster) startProxies(ctx context.Context) error {
 const agentNamespace, agentAccount = "portcullis", "portcullis"
 
 // StartAgents installs the RBAC of the manifests and starts an agent on every
-// node, with a token of the manifests' service account.
+// node, with a token of the manifests' service account and the capabilities of the
+// DaemonSet's container.
 func (c *Cluster) StartAgents(ctx context.Context) error {
 	for _, name := range []string{"namespace.yaml", "rbac.yaml"} {
 		if err := c.apply(ctx, filepath.Join(c.Manifests, name)); err != nil {
@@ -65,8 +71,16 @@ func (c *Cluster) StartAgents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	capabilities, err := c.agentCapabilities()
+	if err != nil {
+		return err
+	}
+	confined, err := process.NewConfinedStarter(capabilities...)
+	if err != nil {
+		return fmt.Errorf("confine the agents: %w", err)
+	}
 	for _, node := range c.lab.Nodes() {
-		err := c.startProgram("agent-"+node, node, c.Portcullis, "agent", "--node-name="+node, "--kubeconfig="+kubeconfig,
+		err := c.startWith(confined, "agent-"+node, node, c.Portcullis, "agent", "--node-name="+node, "--kubeconfig="+kubeconfig,
 			"--deny="+c.Deny, "--log-level=debug", "--healthz-bind-address=127.0.0.1:10247")
 		if err != nil {
 			return err
@@ -78,6 +92,38 @@ func (c *Cluster) StartAgents(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// agentCapabilities returns what the DaemonSet adds for the agent; everything else it
+// has to drop, and it must not allow escalation.
+func (c *Cluster) agentCapabilities() ([]int, error) {
+	text, err := os.ReadFile(filepath.Join(c.Manifests, "daemonset.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	object, _, err := scheme.Codecs.UniversalDeserializer().Decode(text, nil, nil)
+	if err != nil {
+		return nil, fmt.Errorf("daemonset.yaml: %w", err)
+	}
+	daemon, ok := object.(*appsv1.DaemonSet)
+	if !ok || len(daemon.Spec.Template.Spec.Containers) != 1 {
+		return nil, errors.New("daemonset.yaml is no DaemonSet with one container")
+	}
+	has := daemon.Spec.Template.Spec.Containers[0].SecurityContext
+	if has == nil || has.Capabilities == nil || !slices.Equal(has.Capabilities.Drop, []corev1.Capability{"ALL"}) ||
+		has.AllowPrivilegeEscalation == nil || *has.AllowPrivilegeEscalation {
+		return nil, errors.New("daemonset.yaml: the agent does not drop all capabilities, or may gain new ones")
+	}
+	known := map[corev1.Capability]int{"NET_ADMIN": unix.CAP_NET_ADMIN}
+	var out []int
+	for _, name := range has.Capabilities.Add {
+		number, ok := known[name]
+		if !ok {
+			return nil, fmt.Errorf("daemonset.yaml: capability %s is not known here", name)
+		}
+		out = append(out, number)
+	}
+	return out, nil
 }
 
 // apply creates the objects of a file.

@@ -10,6 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,12 +28,25 @@ type Starter struct {
 }
 
 // NewStarter returns a Starter, which lives as long as the program.
-func NewStarter() (*Starter, error) {
+func NewStarter() (*Starter, error) { return newStarter(func() error { return nil }) }
+
+// NewConfinedStarter returns a Starter for programs that have of all capabilities only
+// these (unix.CAP_...) and can gain no others, which is how a container runtime starts a
+// container of root that drops all others and does not allow privilege escalation.
+func NewConfinedStarter(capabilities ...int) (*Starter, error) {
+	return newStarter(func() error { return confine(capabilities) })
+}
+
+// newStarter starts the thread and lets it prepare itself.
+func newStarter(prepare func() error) (*Starter, error) {
 	s := &Starter{requests: make(chan func())}
 	failed := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlock
 		home, err := os.Open("/proc/thread-self/ns/net")
+		if err == nil {
+			err = prepare()
+		}
 		failed <- err
 		if err != nil {
 			return
@@ -45,6 +61,31 @@ func NewStarter() (*Starter, error) {
 		}
 	}()
 	return s, <-failed
+}
+
+// confine takes away from the programs that this thread will start what they would get
+// by being root. The thread itself keeps it: it has to enter network namespaces.
+func confine(keep []int) error {
+	last, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(last)))
+	if err != nil {
+		return err
+	}
+	for c := range n + 1 {
+		if slices.Contains(keep, c) {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil {
+			return fmt.Errorf("drop capability %d: %w", c, err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid new privileges: %w", err)
+	}
+	return nil
 }
 
 // Spec says what to start.

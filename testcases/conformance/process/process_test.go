@@ -2,6 +2,7 @@ package process
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-netpol/portcullis/testcases/lab"
 )
 
 // parentVariable makes the test binary the parent of a program that it does not
@@ -21,6 +26,10 @@ const parentVariable = "PROCESS_TEST_PARENT"
 func TestMain(m *testing.M) {
 	if os.Getenv(parentVariable) != "" {
 		beParent()
+	}
+	if err := lab.Enter(); err != nil { // capabilities, to drop them
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
@@ -101,5 +110,24 @@ func TestEndOfTheContextEndsTheProgram(t *testing.T) {
 	err = s.Run(ctx, Spec{Name: "sleep", Path: "sleep", Args: []string{"300"}})
 	if !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+func TestConfined(t *testing.T) {
+	s, err := NewConfinedStarter(unix.CAP_NET_ADMIN, unix.CAP_KILL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := s.Run(t.Context(), Spec{Name: "cat", Path: "cat", Args: []string{"/proc/self/status"}, Stdout: &out}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"CapInh:\t0000000000000000\n", "CapPrm:\t0000000000001020\n", "CapEff:\t0000000000001020\n",
+		"CapBnd:\t0000000000001020\n", "CapAmb:\t0000000000000000\n", "NoNewPrivs:\t1\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
 	}
 }

@@ -77,8 +77,24 @@ func (r *runner) runCombination(ctx context.Context, dir string, c combination) 
 		}
 	}
 	fmt.Printf("Cluster of 2 nodes up in %.0f s: %v; agent: %s\n", time.Since(begin).Seconds(), c, r.agent)
+	if r.agent != "none" && r.focus == "" {
+		if err := dryRun(ctx, made); err != nil {
+			return explain(ctx, err)
+		}
+	}
 	s := &suite{runner: r, cluster: made, dir: dir, kubeconfig: made.Kubeconfig, focus: r.focus, noSCTP: !hasSCTP()}
 	return explain(ctx, s.inCluster(ctx))
+}
+
+// dryRun has the API server judge the manifests and the chart.
+func dryRun(ctx context.Context, made *cluster.Cluster) error {
+	begin := time.Now()
+	objects, err := made.DryRun(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: dry run of the manifests and the chart: %w", errFailed, err)
+	}
+	fmt.Printf("Dry run of the manifests and the chart: %d objects, in %.1f s\n", objects, time.Since(begin).Seconds())
+	return nil
 }
 
 // inCluster runs in one of our own clusters what the flags say: the suite and then

@@ -1,0 +1,18 @@
+// Package check has no code, only tests: of what the manifests and the Helm chart beside
+// it install. It is a module of its own, so that Helm and Kustomize stay out of
+// Portcullis's.
+//
+// Both are rendered with the libraries of their own programs, and every object is decoded
+// strictly into its type of the Kubernetes API. With its default values the chart gives
+// what Kustomize does, object by object, and with cni.enabled what Kustomize gives with
+// the component manifests/cni. So what the tests of cmd/portcullis say about the manifests
+// holds for the chart, too. What other values change is in testdata: NAME.values.yaml and
+// the objects that come of it, NAME.yaml, which `go test . -update` writes anew. The flags
+// of each container are given to the real command.
+//
+// Run them with -count=1: what they read is outside of this module, where the go command
+// does not look for changes.
+//
+// A real API server judges the same objects: the program of testcases/conformance gives
+// it the manifests and testdata/*.yaml with `kubectl apply --dry-run=server`.
+package check
