@@ -22,10 +22,19 @@ func benchSizes(b *testing.B, run func(b *testing.B, x *Index)) {
 		b.Run(c.name, func(b *testing.B) {
 			x := bigCluster(b, 1000, c.local)
 			x.Flush()
-			b.ReportAllocs()
-			b.ResetTimer()
 			run(b, x)
 		})
+	}
+}
+
+// takeTurns makes two events that undo each other.
+func takeTurns(b *testing.B, x *Index, events ...func()) {
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		events[i%len(events)]()
+		if x.Flush().Empty() {
+			b.Fatal("nothing changed")
+		}
 	}
 }
 
@@ -34,12 +43,7 @@ func BenchmarkPodEvent(b *testing.B) {
 	benchSizes(b, func(b *testing.B, x *Index) {
 		one, two := bigPod(3, 7), bigPod(3, 7)
 		two.Labels["app"] = "app-1"
-		for i := 0; b.Loop(); i++ {
-			x.SetPod([]*corev1.Pod{two, one}[i%2])
-			if x.Flush().Empty() {
-				b.Fatal("nothing changed")
-			}
-		}
+		takeTurns(b, x, func() { x.SetPod(two) }, func() { x.SetPod(one) })
 	})
 }
 
@@ -50,34 +54,20 @@ func BenchmarkLocalPod(b *testing.B) {
 		p.Name = "new"
 		p.Spec.NodeName = node
 		p.Status.PodIPs = []corev1.PodIP{{IP: "10.200.0.1"}}
-		for i := 0; b.Loop(); i++ {
-			if i%2 == 0 {
-				x.SetPod(p)
-			} else {
-				x.DeletePod(p.Namespace, p.Name)
-			}
-			if x.Flush().Empty() {
-				b.Fatal("nothing changed")
-			}
-		}
+		takeTurns(b, x, func() { x.SetPod(p) }, func() { x.DeletePod(p.Namespace, p.Name) })
 	})
 }
 
 // BenchmarkPolicy adds and removes a policy for a local pod.
 func BenchmarkPolicy(b *testing.B) {
 	benchSizes(b, func(b *testing.B, x *Index) {
-		p := bigPolicy(b, 3, 11)
-		for i := 0; b.Loop(); i++ {
-			if i%2 == 0 {
-				x.SetNetworkPolicy(p)
-			} else {
-				x.DeleteNetworkPolicy(p.Namespace, p.Name)
-			}
-			if x.Flush().Empty() {
-				b.Fatal("nothing changed")
-			}
-		}
+		comeAndGo(b, x, bigPolicy(b, 3, 11))
 	})
+}
+
+// comeAndGo adds and removes a policy.
+func comeAndGo(b *testing.B, x *Index, p *networkingv1.NetworkPolicy) {
+	takeTurns(b, x, func() { x.SetNetworkPolicy(p) }, func() { x.DeleteNetworkPolicy(p.Namespace, p.Name) })
 }
 
 // BenchmarkCrowd adds and removes a policy for a pod that many others select, each with
@@ -106,18 +96,7 @@ func BenchmarkCrowd(b *testing.B) {
 				x.SetNetworkPolicy(policy(i))
 			}
 			x.Flush()
-			p := policy(n)
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				if i%2 == 0 {
-					x.SetNetworkPolicy(p)
-				} else {
-					x.DeleteNetworkPolicy(p.Namespace, p.Name)
-				}
-				if x.Flush().Empty() {
-					b.Fatal("nothing changed")
-				}
-			}
+			comeAndGo(b, x, policy(n))
 		})
 	}
 }

@@ -2,7 +2,9 @@ package policy
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -97,5 +99,34 @@ func FuzzBlock(f *testing.F) {
 		require.Equal(t, in(cidr) && !in(except1) && !in(except2), inPrefixes(block, a))
 		require.Equal(t, block, mergePrefixes(block))
 		require.Equal(t, inPrefixes(block, a), ir.PeerSet{Blocks: block}.Contains(a))
+	})
+}
+
+// bytesChoice takes decisions from a fuzzer's bytes; 0 when they are used up.
+type bytesChoice struct{ b []byte }
+
+func (c *bytesChoice) IntN(n int) int {
+	if len(c.b) == 0 {
+		return 0
+	}
+	v := int(c.b[0])
+	c.b = c.b[1:]
+	return v % n
+}
+
+// FuzzEvents lets the fuzzer choose the events. Run it with -fuzzminimizetime 1x:
+// the order of Go's maps varies the coverage, which keeps the fuzzer minimizing.
+func FuzzEvents(f *testing.F) {
+	for seed := range uint64(8) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		b := make([]byte, 2000)
+		for i := range b {
+			b[i] = byte(rng.IntN(256))
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		w := newWorld(&bytesChoice{slices.Clone(b)})
+		w.run(t, min(40, 1+len(b)/30), 40, false)
 	})
 }

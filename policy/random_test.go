@@ -30,10 +30,13 @@ type world struct {
 	pods       map[string]*corev1.Pod
 	namespaces map[string]*corev1.Namespace
 	policies   map[string]*networkingv1.NetworkPolicy
+	// crowded is set if pods have many policies with ports and peers of their own.
+	crowded bool
+	met     met
 }
 
 func newWorld(c choice) *world {
-	return &world{c, map[string]*corev1.Pod{}, map[string]*corev1.Namespace{}, map[string]*networkingv1.NetworkPolicy{}}
+	return &world{choice: c, pods: map[string]*corev1.Pod{}, namespaces: map[string]*corev1.Namespace{}, policies: map[string]*networkingv1.NetworkPolicy{}}
 }
 
 func pick[T any](c choice, list ...T) T { return list[c.IntN(len(list))] }
@@ -161,6 +164,10 @@ func (w *world) ports() []networkingv1.NetworkPolicyPort {
 
 func (w *world) policy(ns, name string) *networkingv1.NetworkPolicy {
 	p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}
+	if w.crowded && w.chance(85) {
+		w.join(p)
+		return p
+	}
 	p.Spec.PodSelector = *w.selector()
 	p.Spec.PolicyTypes = pick(w, nil, []networkingv1.PolicyType{"Ingress"}, []networkingv1.PolicyType{"Egress"}, []networkingv1.PolicyType{"Ingress", "Egress"})
 	if w.chance(3) {
@@ -178,7 +185,11 @@ func (w *world) policy(ns, name string) *networkingv1.NetworkPolicy {
 // event changes the world and tells the Index.
 func (w *world) event(x *Index) string {
 	ns := pick(w, "n1", "n2", "n3")
-	switch w.IntN(12) {
+	kind := w.IntN(12)
+	if w.crowded && w.chance(50) {
+		kind = 2 + w.IntN(3)
+	}
+	switch kind {
 	case 0:
 		w.namespaces[ns] = makeNamespace(ns, "")
 		w.namespaces[ns].Labels = w.labels()
@@ -191,7 +202,7 @@ func (w *world) event(x *Index) string {
 		}
 		return "delete namespace " + ns
 	case 2, 3:
-		name := pick(w, "a", "b")
+		name := w.policyName()
 		p := w.policy(ns, name)
 		if old := w.policies[ns+"/"+name]; old != nil && w.chance(60) { // a change of one thing
 			q := old.DeepCopy()
@@ -213,7 +224,7 @@ func (w *world) event(x *Index) string {
 		x.SetNetworkPolicy(p)
 		return fmt.Sprintf("policy %s/%s", ns, name)
 	case 4:
-		name := pick(w, "a", "b")
+		name := w.policyName()
 		delete(w.policies, ns+"/"+name)
 		x.DeleteNetworkPolicy(ns, name)
 		return fmt.Sprintf("delete policy %s/%s", ns, name)
@@ -314,7 +325,11 @@ func (w *world) checkOracle(t testing.TB, s ir.State) {
 func (w *world) run(t testing.TB, events int, flushPercent int, oracle bool) {
 	t.Helper()
 	m := mirror{x: NewIndex(node)}
-	m.x.wideAbove = pick(w, wideAbove, 1, 0)
+	if w.crowded = w.chance(50); w.crowded {
+		m.x.wideAbove = pick(w, 1, 2, 3)
+	} else {
+		m.x.wideAbove = pick(w, wideAbove, 1, 0)
+	}
 	var log []string
 	defer func() {
 		if t.Failed() {
@@ -326,7 +341,8 @@ func (w *world) run(t testing.TB, events int, flushPercent int, oracle bool) {
 		if !w.chance(flushPercent) {
 			continue
 		}
-		m.flush(t)
+		before := m.state
+		w.met.note(before, m.flush(t), m.state)
 		fresh := NewIndex(node)
 		fresh.wideAbove = m.x.wideAbove
 		w.load(w, fresh)
@@ -363,12 +379,15 @@ func TestRandomEvents(t *testing.T) {
 	if testing.Short() {
 		seeds = 20
 	}
+	var all met
 	for seed := range seeds {
 		w := newWorld(rand.New(rand.NewPCG(seed, 1)))
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w.run(t, 80, []int{100, 60, 20}[seed%3], true)
 		})
+		all.add(w.met)
 	}
+	all.require(t, int(seeds))
 }
 
 // TestOrders sets the same objects in many orders.
@@ -388,33 +407,4 @@ func TestOrders(t *testing.T) {
 			requireSame(t, want, y.State())
 		}
 	}
-}
-
-// bytesChoice takes decisions from a fuzzer's bytes; 0 when they are used up.
-type bytesChoice struct{ b []byte }
-
-func (c *bytesChoice) IntN(n int) int {
-	if len(c.b) == 0 {
-		return 0
-	}
-	v := int(c.b[0])
-	c.b = c.b[1:]
-	return v % n
-}
-
-// FuzzEvents lets the fuzzer choose the events. Run it with -fuzzminimizetime 1x:
-// the order of Go's maps varies the coverage, which keeps the fuzzer minimizing.
-func FuzzEvents(f *testing.F) {
-	for seed := range uint64(8) {
-		rng := rand.New(rand.NewPCG(seed, 3))
-		b := make([]byte, 2000)
-		for i := range b {
-			b[i] = byte(rng.IntN(256))
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		w := newWorld(&bytesChoice{slices.Clone(b)})
-		w.run(t, min(40, 1+len(b)/30), 40, false)
-	})
 }

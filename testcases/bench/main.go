@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portcullis-netpol/portcullis/testcases/bench/control"
 	"github.com/portcullis-netpol/portcullis/testcases/bench/datapath"
 	"github.com/portcullis-netpol/portcullis/testcases/bench/report"
@@ -76,13 +78,24 @@ func run(ctx context.Context, args []string, sections func(profiles string) []se
 			errs = append(errs, fmt.Errorf("%s: %w", s.name, context.Cause(ctx)))
 			continue
 		}
-		start := time.Now()
+		start, used := time.Now(), processorTime()
 		if err := s.run(ctx, o, r); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
 		}
-		o.Say(fmt.Sprintf("%s: %.0f seconds", s.name, time.Since(start).Seconds()))
+		o.Say(fmt.Sprintf("%s: %.0f seconds, %.0f of processor time", s.name, time.Since(start).Seconds(), (processorTime() - used).Seconds()))
 	}
 	return errors.Join(append(errs, r.WriteText(stdout), to.write(r))...)
+}
+
+// processorTime is what this process and its children that have ended took until now.
+func processorTime() (sum time.Duration) {
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var usage unix.Rusage
+		if unix.Getrusage(who, &usage) == nil { // it takes nothing that could fail
+			sum += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+		}
+	}
+	return sum
 }
 
 func options(args []string, stderr io.Writer) (o report.Options, to output, err error) {

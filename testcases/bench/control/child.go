@@ -31,13 +31,9 @@ func Child() {
 	err := fmt.Errorf("%s=%s: no such child", childVariable, sort)
 	switch sort {
 	case "engine":
-		var job engineJob
-		var r *engineResult
-		if err = in.Decode(&job); err == nil {
-			if r, err = runEngine(ctx, job); err == nil {
-				err = out.Encode(r)
-			}
-		}
+		err = answer(ctx, in, out, runEngine)
+	case "ranges":
+		err = answer(ctx, in, out, runRanges)
 	case "agent":
 		err = runAgent(ctx, in, out)
 	}
@@ -46,6 +42,19 @@ func Child() {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// answer reads a job, does it, and writes the result.
+func answer[J, R any](ctx context.Context, in *json.Decoder, out *json.Encoder, do func(context.Context, J) (R, error)) error {
+	var job J
+	if err := in.Decode(&job); err != nil {
+		return err
+	}
+	r, err := do(ctx, job)
+	if err != nil {
+		return err
+	}
+	return out.Encode(r)
 }
 
 // child is a process that this one has started.
@@ -117,15 +126,20 @@ func (c *child) close() error {
 	return nil
 }
 
+// askChild runs a child that does one job.
+func askChild(ctx context.Context, sort string, job, result any) error {
+	c, err := startChild(ctx, sort)
+	if err != nil {
+		return err
+	}
+	err = c.ask(job, result)
+	return errors.Join(err, c.close())
+}
+
 // measureEngine runs a child of the sort "engine".
 func measureEngine(ctx context.Context, job engineJob) (*engineResult, error) {
-	c, err := startChild(ctx, "engine")
-	if err != nil {
-		return nil, err
-	}
 	var r engineResult
-	err = c.ask(job, &r)
-	if err := errors.Join(err, c.close()); err != nil {
+	if err := askChild(ctx, "engine", job, &r); err != nil {
 		return nil, fmt.Errorf("%s: %w", job.Size, err)
 	}
 	return &r, nil

@@ -71,10 +71,16 @@ type cluster struct {
 	Size
 	namespaces int // how many there are
 	big        int // pods of the first
+	// spec says what a policy of a kind is in namespace n.
+	spec func(n, kind int) networkingv1.NetworkPolicySpec
+	// extra are policies beside those that Size counts.
+	extra []*networkingv1.NetworkPolicy
+	// more are events beside those of every cluster.
+	more []pair
 }
 
 func newCluster(s Size) *cluster {
-	c := &cluster{Size: s, big: min(bigNamespace, s.Pods/2)}
+	c := &cluster{Size: s, big: min(bigNamespace, s.Pods/2), spec: policySpec}
 	c.namespaces = max(10, s.Pods/perNamespace, s.Policies/policyKinds)
 	return c
 }
@@ -198,7 +204,7 @@ func address6(node, n int) netip.Addr {
 // pods, and of another kind in each.
 func (c *cluster) policy(k int) *networkingv1.NetworkPolicy {
 	n, kind := (firstLocal+k)%c.namespaces, (k/c.namespaces+k%c.namespaces)%policyKinds
-	p := newPolicy(n, fmt.Sprintf("policy-%d", k), policySpec(n, kind))
+	p := newPolicy(n, fmt.Sprintf("policy-%d", k), c.spec(n, kind))
 	p.UID = uid("np", k)
 	return p
 }
@@ -253,6 +259,9 @@ func (c *cluster) of(r resource, each func(chunk []any)) {
 		}
 		for k := range c.Crowd {
 			add(crowdPolicy(k))
+		}
+		for _, p := range c.extra {
+			add(p)
 		}
 	}
 	each(chunk)

@@ -20,6 +20,9 @@ type traffic struct {
 	Chains   int `json:"chains"`
 	Rules    int `json:"rules"`
 	Elements int `json:"elements"`
+	// Intervals is how many of the messages were about sets of ranges, which the
+	// kernel takes longer to change than others.
+	Intervals int `json:"intervals"`
 	// Sending and Waiting are the times spent in Send and in Grace.
 	Sending time.Duration `json:"sending"`
 	Waiting time.Duration `json:"waiting"`
@@ -35,6 +38,7 @@ func (t traffic) minus(o traffic) traffic {
 	t.Chains -= o.Chains
 	t.Rules -= o.Rules
 	t.Elements -= o.Elements
+	t.Intervals -= o.Intervals
 	t.Sending -= o.Sending
 	t.Waiting -= o.Waiting
 	return t
@@ -48,6 +52,8 @@ type counter struct {
 
 	mu    sync.Mutex
 	total traffic
+	// ranges are the names of the sets of ranges that were ever added.
+	ranges map[string]bool
 }
 
 // now returns what was sent until now.
@@ -76,20 +82,40 @@ func (c *counter) Send(ctx context.Context, b nft.Batch) error {
 	c.total.Bytes += 2 * messageHeader // the batch's begin and end
 	for _, op := range b.Ops {
 		c.total.Bytes += bytesOf(b.Table, op)
-		switch op := op.(type) {
-		case nft.AddSet, nft.DelSet:
-			c.total.Sets++
-		case nft.AddChain, nft.DelChain:
-			c.total.Chains++
-		case nft.AddRule:
-			c.total.Rules++
-		case nft.AddElements:
-			c.total.Elements += len(op.Elements)
-		case nft.DelElements:
-			c.total.Elements += len(op.Elements)
-		}
+		c.count(op)
 	}
 	return err
+}
+
+// count enters what a message is about.
+func (c *counter) count(op nft.Op) {
+	ranges := false
+	switch op := op.(type) {
+	case nft.AddSet:
+		c.total.Sets++
+		if ranges = op.Set.Interval; ranges {
+			if c.ranges == nil {
+				c.ranges = map[string]bool{}
+			}
+			c.ranges[op.Set.Name] = true
+		}
+	case nft.DelSet:
+		c.total.Sets++
+		ranges = c.ranges[op.Name]
+	case nft.AddChain, nft.DelChain:
+		c.total.Chains++
+	case nft.AddRule:
+		c.total.Rules++
+	case nft.AddElements:
+		c.total.Elements += len(op.Elements)
+		ranges = op.Set.Interval
+	case nft.DelElements:
+		c.total.Elements += len(op.Elements)
+		ranges = op.Set.Interval
+	}
+	if ranges {
+		c.total.Intervals++
+	}
 }
 
 // Grace counts the wait.

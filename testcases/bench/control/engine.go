@@ -23,7 +23,7 @@ type engineJob struct {
 	// Starts is how often the cold and the warm start are measured.
 	Starts int `json:"starts"`
 	// Events bounds how often each event is measured, and Budget the time that each
-	// pair of events takes in sum, once there were a few.
+	// pair of events takes in sum, tidying up included, once there were a few.
 	Events int           `json:"events"`
 	Budget time.Duration `json:"budget"`
 	// Profiles is a directory for profiles, or empty.
@@ -67,8 +67,8 @@ type engine struct {
 	netns    *os.File
 }
 
-func newEngine(s Size) (*engine, error) {
-	e := &engine{cluster: newCluster(s)}
+func newEngine(c *cluster) (*engine, error) {
+	e := &engine{cluster: c}
 	var err error
 	if e.netns, err = newNetNS(); err != nil {
 		return nil, err
@@ -107,7 +107,7 @@ func newNetNS() (*os.File, error) {
 
 // runEngine is the body of a child of the sort "engine".
 func runEngine(ctx context.Context, job engineJob) (r *engineResult, err error) {
-	e, err := newEngine(job.Size)
+	e, err := newEngine(newCluster(job.Size))
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +124,10 @@ func runEngine(ctx context.Context, job engineJob) (r *engineResult, err error) 
 		return nil, err
 	}
 	err = profiles.during("events", func() error {
-		r.Events, err = e.time(ctx, job)
+		events, err := timeEvents(ctx, []*engine{e}, job.Events, job.Budget)
+		if err == nil {
+			r.Events = events[0]
+		}
 		return err
 	})
 	return r, err

@@ -23,7 +23,8 @@ type timing struct {
 	Compile []float64 `json:"compile"`
 	Sending []float64 `json:"sending"`
 	Waiting []float64 `json:"waiting"`
-	// Sent is what the event sent that sent most messages.
+	// Sent is what the event sent that sent most messages; its Intervals is the most
+	// that any sent, what it left to be tidied up included.
 	Sent traffic `json:"sent"`
 	// Allocs and AllocBytes are what one event allocates on Go's heap.
 	Allocs     float64 `json:"allocs"`
@@ -81,7 +82,7 @@ func (c *cluster) pairs() []pair {
 		// The namespace of the policy of kind 3 that is in force in every size.
 		out = append(out, c.namespacePair(teamOf(firstLocal+3)))
 	}
-	return out
+	return append(out, c.more...)
 }
 
 func toApp(app string) networkingv1.NetworkPolicyPeer {
@@ -121,45 +122,61 @@ func eventPods() (remote *corev1.Pod, relabelled [2]*corev1.Pod, local *corev1.P
 // fewest events of each kind are measured however long they take.
 const fewest = 5
 
-// time measures the events in rounds, in each of which every pair that has some of
-// its budget left has its turn.
-func (e *engine) time(ctx context.Context, job engineJob) ([]timing, error) {
-	pairs := e.pairs()
-	timings := make([]timing, 2*len(pairs))
-	spent := make([]time.Duration, len(pairs))
-	for round := -1; round < job.Events; round++ { // the first is for warming up
+// timeEvents measures the events of engines that have the same ones, in rounds: in each
+// of them every pair that has some of its budget left has its turn, on every engine.
+func timeEvents(ctx context.Context, engines []*engine, rounds int, budget time.Duration) ([][]timing, error) {
+	pairs := make([][]pair, len(engines))
+	timings := make([][]timing, len(engines))
+	for k, e := range engines {
+		pairs[k] = e.pairs()
+		timings[k] = make([]timing, 2*len(pairs[k]))
+	}
+	spent := make([]time.Duration, len(pairs[0]))
+	for round := -1; round < rounds; round++ { // the first is for warming up
 		done := true
-		for i, p := range pairs {
-			if round >= fewest && spent[i] > job.Budget {
+		for i := range pairs[0] {
+			if round >= fewest && spent[i] > budget {
 				continue
 			}
 			done = false
-			for h, half := range p.halves {
-				t := &timings[2*i+h]
-				t.Name, t.Class = half.name, p.class
-				took, err := e.event(ctx, half, t, round >= 0)
-				if err != nil {
-					return nil, fmt.Errorf("%s: %w", half.name, err)
+			begin := time.Now()
+			for k := range engines {
+				k = (k + round + 1) % len(engines) // nobody is always the first
+				if err := engines[k].pair(ctx, pairs[k][i], timings[k][2*i:2*i+2], round >= 0); err != nil {
+					return nil, err
 				}
-				spent[i] += took
 			}
+			spent[i] += time.Since(begin)
 		}
 		if done {
 			break
 		}
 	}
-	for i, p := range pairs {
-		if err := e.allocations(ctx, p, timings[2*i:2*i+2]); err != nil {
-			return nil, err
+	for k, e := range engines {
+		for i, p := range pairs[k] {
+			if err := e.allocations(ctx, p, timings[k][2*i:2*i+2]); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return timings, nil
 }
 
+// pair makes both events of a pair happen.
+func (e *engine) pair(ctx context.Context, p pair, timings []timing, keep bool) error {
+	for h, half := range p.halves {
+		timings[h].Name, timings[h].Class = half.name, p.class
+		if err := e.event(ctx, half, &timings[h], keep); err != nil {
+			return fmt.Errorf("%s: %w", half.name, err)
+		}
+	}
+	return nil
+}
+
 // event makes one event happen and notes what it takes if keep is set.
-func (e *engine) event(ctx context.Context, h half, t *timing, keep bool) (took time.Duration, err error) {
+func (e *engine) event(ctx context.Context, h half, t *timing, keep bool) (err error) {
 	before := e.counter.now()
-	var compiled time.Duration
+	var compiled, took time.Duration
 	pprof.Do(ctx, pprof.Labels("event", h.name), func(ctx context.Context) {
 		begin := time.Now()
 		h.set(e)
@@ -174,16 +191,18 @@ func (e *engine) event(ctx context.Context, h half, t *timing, keep bool) (took 
 	if err == nil {
 		err = e.enforcer.Tidy(ctx) // which an agent does later, and not after every event
 	}
+	intervals := max(t.Sent.Intervals, e.counter.now().minus(before).Intervals)
 	if sent.Messages > t.Sent.Messages {
 		t.Sent = sent
 	}
+	t.Sent.Intervals = intervals
 	if keep {
 		t.MS = append(t.MS, milliseconds(took))
 		t.Compile = append(t.Compile, milliseconds(compiled))
 		t.Sending = append(t.Sending, milliseconds(sent.Sending))
 		t.Waiting = append(t.Waiting, milliseconds(sent.Waiting))
 	}
-	return took, err
+	return err
 }
 
 // allocations counts what events allocate. Reading the counts stops the world, so
@@ -195,7 +214,7 @@ func (e *engine) allocations(ctx context.Context, p pair, timings []timing) erro
 		for h, half := range p.halves {
 			t := &timings[h]
 			runtime.ReadMemStats(&before)
-			if _, err := e.event(ctx, half, t, false); err != nil {
+			if err := e.event(ctx, half, t, false); err != nil {
 				return fmt.Errorf("%s: %w", half.name, err)
 			}
 			runtime.ReadMemStats(&after)

@@ -86,6 +86,13 @@ func TestCounter(t *testing.T) {
 	before.Bytes = 0
 	require.Equal(t, traffic{Batches: 1, Messages: 4, Sets: 1, Chains: 1, Rules: 1, Elements: 2}, before)
 	require.Equal(t, 2, told)
+
+	ranges := &nft.Set{Name: "blocks", Interval: true}
+	before = c.now()
+	require.NoError(t, c.Send(t.Context(), nft.Batch{Table: "t", Ops: []nft.Op{
+		nft.AddSet{Set: ranges}, nft.AddElements{Set: ranges}, nft.DelElements{Set: ranges}, nft.DelSet{Name: "blocks"}, nft.DelSet{Name: "peers"},
+	}}))
+	require.Equal(t, 4, c.now().minus(before).Intervals)
 }
 
 // TestMatch finds the commits of events, and does not count for those that had none.

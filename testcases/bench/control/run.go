@@ -11,7 +11,7 @@ import (
 )
 
 // Options says how much is measured. Quick takes the smallest and the largest sizes
-// only, and few samples: all of it in 80 seconds on two processors.
+// only, and few samples.
 type Options struct {
 	report.Options
 	// Profiles is a directory for CPU and heap profiles of every child, by its size.
@@ -31,6 +31,9 @@ func Run(ctx context.Context, o Options, r *report.Report) error {
 type plan struct {
 	sizes  []Size
 	engine engineJob // but for the size
+	// goals stands in for engine at the size that has goals.
+	goals  engineJob
+	ranges rangesJob
 	agents []agentPlan
 }
 
@@ -52,14 +55,20 @@ func planOf(o Options, largest Size) plan {
 	if o.Quick {
 		return plan{
 			sizes:  []Size{{0, 10, 110, 0}, {0, 10_000, 110, 0}, {100_000, 10, 110, 0}, largest},
-			engine: engineJob{Starts: 1, Events: 200, Budget: 400 * time.Millisecond, Profiles: o.Profiles},
+			engine: engineJob{Starts: 1, Events: 200, Budget: 500 * time.Millisecond, Profiles: o.Profiles},
+			goals:  engineJob{Starts: 1, Events: 200, Budget: 2 * time.Second, Profiles: o.Profiles},
+			ranges: rangesJob{Size: Size{2000, 200, 110, 0}, Events: 200, Budget: 600 * time.Millisecond, Profiles: o.Profiles},
 			agents: []agentPlan{
 				{Size: Size{1000, 10, 110, 0}, Turns: 5, Profiles: o.Profiles},
 				{Size: largest, Churn: 5 * time.Second, Rate: 500, Turns: 5, Profiles: o.Profiles},
 			},
 		}
 	}
-	p := plan{engine: engineJob{Starts: 3, Events: 1000, Budget: 3 * time.Second, Profiles: o.Profiles}}
+	p := plan{
+		engine: engineJob{Starts: 1, Events: 400, Budget: 600 * time.Millisecond, Profiles: o.Profiles},
+		goals:  engineJob{Starts: 3, Events: 1000, Budget: 4 * time.Second, Profiles: o.Profiles},
+		ranges: rangesJob{Size: Size{10_000, 1000, 110, 0}, Events: 1000, Budget: 3 * time.Second, Profiles: o.Profiles},
+	}
 	for _, local := range []int{110, 250} {
 		for _, policies := range []int{10, 1000, 10_000} {
 			for _, pods := range []int{0, 1000, 10_000, 100_000} {
@@ -83,6 +92,9 @@ func run(ctx context.Context, p plan, o Options, r *report.Report) error {
 		}
 		o.Say(fmt.Sprintf("control: Index and Enforcer, %s", s))
 		job := p.engine
+		if s.hasGoals() {
+			job = p.goals
+		}
 		job.Size = s
 		e, err := measureEngine(ctx, job)
 		if err != nil {
@@ -91,6 +103,8 @@ func run(ctx context.Context, p plan, o Options, r *report.Report) error {
 		}
 		engines[s] = e
 	}
+	ranges, err := p.measureRanges(ctx, o)
+	errs = append(errs, err)
 	agents := map[Size]*agentResult{}
 	for _, a := range p.agents {
 		if ctx.Err() != nil || !o.any(agentTables) {
@@ -104,9 +118,18 @@ func run(ctx context.Context, p plan, o Options, r *report.Report) error {
 		}
 		agents[a.Size] = result
 	}
-	t := tables{plan: p, engines: engines, agents: agents, options: o, report: r}
+	t := tables{plan: p, engines: engines, agents: agents, rangesResult: ranges, options: o, report: r}
 	t.add()
 	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// measureRanges measures what ranges cost, if the plan has it and it is wanted.
+func (p plan) measureRanges(ctx context.Context, o Options) (*rangesResult, error) {
+	if p.ranges.Size == (Size{}) || ctx.Err() != nil || !o.any(rangesTables) {
+		return nil, nil
+	}
+	o.Say(fmt.Sprintf("control: ranges of ports and blocks, %s", p.ranges.Size))
+	return measureRanges(ctx, p.ranges)
 }
 
 // any reports whether one of the tables is wanted.

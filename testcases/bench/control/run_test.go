@@ -74,34 +74,56 @@ func checkTurns(t *testing.T, table *report.Table) {
 // cluster, and a pass with nothing changed sends nothing.
 func TestMessagesFollowTheChange(t *testing.T) {
 	lab.Require(t, lab.NFTables)
-	sent := map[Size]map[string]traffic{}
-	small, large := Size{400, 100, 6, 0}, Size{2200, 220, 12, 0}
-	for _, s := range []Size{small, large} {
+	small := map[string]traffic{}
+	for _, s := range []Size{{400, 100, 6, 0}, {2200, 220, 12, 0}, {4400, 1000, 12, 0}} {
 		r, err := runEngine(t.Context(), engineJob{Size: s, Starts: 1, Events: 1})
 		require.NoError(t, err)
 		require.Zero(t, r.Idle.Messages)
 		require.Zero(t, r.Idle.Batches)
-		sent[s] = map[string]traffic{}
+		seen := map[string]bool{}
 		for _, e := range r.Events {
-			x := e.Sent
-			x.Sending, x.Waiting = 0, 0
-			sent[s][e.Name] = x
+			is := e.Sent
+			is.Sending, is.Waiting = 0, 0
+			requireProportional(t, newCluster(s), e.Name, is, small)
+			seen[bare(e.Name)] = true
 		}
-	}
-	for name, is := range sent[large] {
-		switch {
-		case strings.HasPrefix(name, "policy for other nodes' pods"):
-			require.Zero(t, is.Messages, name)
-		case strings.Contains(name, "remote pod"):
-			// One address of each family, in one or more sets.
-			require.Equal(t, sent[small][name], is, name)
-			require.Equal(t, is.Elements, is.Messages, name)
-			require.Equal(t, 1, is.Batches, name)
-		case name == "namespace of 1000 pods relabelled into a set", name == "namespace of 1000 pods relabelled out of it":
-			require.Equal(t, 2*1000, is.Elements, name)
-			require.Less(t, is.Messages, 10, name)
+		for _, name := range []string{"remote pod added", "remote pod relabelled out of it", "local pod deleted", "policy created", "namespace of pods relabelled into a set"} {
+			require.True(t, seen[name], "%s: %s", s, name)
 		}
+		require.Equal(t, s.Pods > 2000, seen["policy over pods created"])
 	}
-	require.Contains(t, sent[large], "namespace of 1000 pods relabelled into a set")
-	require.Less(t, sent[large]["policy created"].Messages, 60)
+}
+
+// requireProportional checks what an event has sent, against what it sent in the
+// smallest cluster where that has to be the same.
+func requireProportional(t *testing.T, c *cluster, name string, is traffic, small map[string]traffic) {
+	t.Helper()
+	about := c.String() + ": " + name
+	same := is
+	switch {
+	case strings.HasPrefix(name, "policy for other nodes' pods"):
+		require.Zero(t, is, about)
+	case strings.HasPrefix(name, "policy over"), strings.HasPrefix(name, "namespace of"):
+		// Both addresses of so many pods, some hundred in a message.
+		changed := 2 * c.big
+		if strings.HasPrefix(name, "policy") {
+			changed = 2 * c.widePods()
+		}
+		if strings.HasSuffix(name, "deleted") {
+			changed = 0 // the set goes as a whole
+		}
+		require.InDelta(t, changed, is.Elements, 80, about)
+		require.Less(t, is.Messages, 20+changed/500, about)
+		return
+	case strings.HasPrefix(name, "policy"):
+		same.Elements, same.Bytes = 0, 0 // the pods of a namespace are more or less
+		require.Less(t, is.Elements, 2*2*perNamespace, about)
+	case strings.HasPrefix(name, "remote pod"):
+		require.Equal(t, 1, is.Batches, about)
+		require.Equal(t, 2, is.Elements, about) // one of each family
+	}
+	if _, ok := small[name]; !ok {
+		small[name] = same
+	}
+	require.Equal(t, small[name], same, about)
 }

@@ -13,8 +13,10 @@ type tables struct {
 	plan
 	engines map[Size]*engineResult
 	agents  map[Size]*agentResult
-	options Options
-	report  *report.Report
+	// rangesResult is nil if that was not measured.
+	rangesResult *rangesResult
+	options      Options
+	report       *report.Report
 }
 
 // give adds a table if it is wanted.
@@ -51,6 +53,9 @@ func (t *tables) add() {
 		}
 		t.allocations(last)
 		t.idle()
+	}
+	if t.rangesResult != nil {
+		t.ranges()
 	}
 	if len(t.engines)+len(t.agents) > 0 {
 		t.memory()
@@ -126,6 +131,7 @@ func (t *tables) events() {
 			Name: eventTable(name), Title: "Event to kernel commit: " + name,
 			Unit: "ms", XName: "pods", Better: report.Lower,
 		}
+		var least, most int
 		for _, s := range t.sizes {
 			e := t.engines[s]
 			if e == nil {
@@ -135,12 +141,16 @@ func (t *tables) events() {
 				if bare(event.Name) != name {
 					continue
 				}
+				if most = max(most, len(event.MS)); least == 0 || len(event.MS) < least {
+					least = len(event.MS)
+				}
 				for _, ms := range event.MS {
 					table.Record(s.series(), float64(s.Pods), "", ms)
 				}
 				t.eventGoals(&table, s, event)
 			}
 		}
+		table.Notes = append(table.Notes, fmt.Sprintf("%d to %d samples of each; of less than a hundred, the 99th percentile is about the largest", least, most))
 		t.give(table)
 	}
 }

@@ -41,8 +41,8 @@ func (t *tables) starts() {
 			table.Record("warm", x, "", w.Total().Seconds())
 		}
 		sent := e.Cold[0].Sent
-		table.Notes = append(table.Notes, fmt.Sprintf("%d pods: %d sets and maps, %d chains, %d rules, %d elements in %d messages, %.1f MB; the kernel took %.2f s of the takeover",
-			s.Pods, sent.Sets, sent.Chains, sent.Rules, sent.Elements, sent.Messages, float64(sent.Bytes)/megabyte, sent.Sending.Seconds()))
+		table.Notes = append(table.Notes, fmt.Sprintf("%d pods: %d starts; %d sets and maps, %d chains, %d rules, %d elements in %d messages, %.1f MB; the kernel took %.2f s of the takeover",
+			s.Pods, len(e.Cold), sent.Sets, sent.Chains, sent.Rules, sent.Elements, sent.Messages, float64(sent.Bytes)/megabyte, sent.Sending.Seconds()))
 		if s.hasGoals() {
 			cold, _ := table.Point("cold", float64(s.Pods))
 			warm, _ := table.Point("takeover of a full table", float64(s.Pods))

@@ -20,7 +20,10 @@ type subject struct {
 	first uint16
 	// denies tells that the denied port is denied.
 	denies bool
-	load   func(*site) error
+	// once tells that it is among the sites of the first build only: for rules that
+	// take long to load, and whose packets take so long that a few samples tell.
+	once bool
+	load func(*site) error
 }
 
 // probe is something to measure of every subject, for one table.
@@ -51,15 +54,23 @@ func (c *comparison) run(ctx context.Context) ([]report.Table, error) {
 	var tables []report.Table
 	for _, p := range c.probes {
 		t := p.table
+		t.Notes = append(t.Notes, fmt.Sprintf("%d samples of each: %d rounds around each of %d builds of the sites", c.builds*c.rounds, c.rounds, c.builds))
 		for _, s := range c.subjects {
 			t.AddSeries(s.series)
+			if s.once && c.builds > 1 {
+				t.Notes = append(t.Notes, fmt.Sprintf("%s at %v: one build, %d samples", s.series, s.sizes[0], c.rounds))
+			}
 		}
 		tables = append(tables, t)
 	}
 	shuffle := rand.New(rand.NewPCG(1, 2))
 	for build := range c.builds {
-		c.say(fmt.Sprintf("%s: make %d sites, %d of %d", c.place, len(c.subjects), build+1, c.builds))
-		if err := c.build(ctx, shuffle, tables); err != nil {
+		subjects := c.subjects
+		if build > 0 {
+			subjects = slices.DeleteFunc(slices.Clone(subjects), func(s subject) bool { return s.once })
+		}
+		c.say(fmt.Sprintf("%s: make %d sites, %d of %d", c.place, len(subjects), build+1, c.builds))
+		if err := c.build(ctx, subjects, shuffle, tables); err != nil {
 			return nil, err
 		}
 	}
@@ -71,15 +82,15 @@ func (c *comparison) run(ctx context.Context) ([]report.Table, error) {
 	return tables, nil
 }
 
-// build makes the sites, measures, and removes them.
-func (c *comparison) build(ctx context.Context, shuffle *rand.Rand, tables []report.Table) (err error) {
+// build makes the sites of the subjects, measures, and removes them.
+func (c *comparison) build(ctx context.Context, subjects []subject, shuffle *rand.Rand, tables []report.Table) (err error) {
 	var sites []*site
 	defer func() {
 		for _, s := range sites {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	for _, sub := range c.subjects {
+	for _, sub := range subjects {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -107,22 +118,21 @@ func (c *comparison) build(ctx context.Context, shuffle *rand.Rand, tables []rep
 			}
 		}
 	}
-	return c.measure(ctx, shuffle, m, sites, tables)
+	return c.measure(ctx, subjects, shuffle, m, sites, tables)
 }
 
 const wallNote = "Wall-clock time, because this kernel does not count softirqs as a thread's."
 
 // measure goes around the sites, every time in another order. The first round only
 // warms up.
-func (c *comparison) measure(ctx context.Context, shuffle *rand.Rand, m measurer, sites []*site, tables []report.Table) error {
+func (c *comparison) measure(ctx context.Context, subjects []subject, shuffle *rand.Rand, m measurer, sites []*site, tables []report.Table) error {
 	for round := range c.rounds + 1 {
 		if round%5 == 0 {
 			c.say(fmt.Sprintf("%s: round %d of %d", c.place, round, c.rounds))
 		}
 		for _, i := range shuffle.Perm(len(sites)) {
-			sub := c.subjects[i]
 			for k, p := range c.probes {
-				if err := c.sample(ctx, m, sites[i], sub, p, &tables[k], round > 0); err != nil {
+				if err := c.sample(ctx, m, sites[i], subjects[i], p, &tables[k], round > 0); err != nil {
 					return err
 				}
 			}

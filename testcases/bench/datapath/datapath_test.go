@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { lab.Main(m, lab.NFTables, lab.BridgeNetfilter) }
 
 var tiny = scale{
 	sizes: []int{1, 3}, chains: []int{1, 3}, peers: []int{2, 1500}, builds: 1, rounds: 1,
-	fewer: []int{1, 3}, fewerRounds: 1, loads: 1,
+	fewer: []int{1, 3}, fewerBuilds: 1, fewerRounds: 1, loads: 1,
 	dose: dose{packets: 256, connections: 5, most: time.Second, stream: time.Millisecond},
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/portcullis-netpol/portcullis/nft"
+	"github.com/portcullis-netpol/portcullis/policy/ir"
 	"github.com/portcullis-netpol/portcullis/testcases/bench/report"
 	"github.com/portcullis-netpol/portcullis/testcases/lab"
 )
@@ -33,18 +35,22 @@ func loads(ctx context.Context, o report.Options, sizes []int, rounds int) (t re
 		Name: loadTable, Title: "Putting the policies of one pod in force, compiling aside", Unit: "ms",
 		XName: "policies of the pod", Better: report.Lower,
 	}
-	most := 0
+	sizes = slices.DeleteFunc(slices.Clone(sizes), func(n int) bool { return n > maxDistinct }) // they would share their peers
+	var all []compiled
+	for _, n := range sizes {
+		c, err := compile(n)
+		if err != nil {
+			return t, fmt.Errorf("compile %d policies: %w", n, err)
+		}
+		all = append(all, c)
+	}
 	for round := range rounds + 1 {
-		for _, n := range sizes {
-			if n > maxDistinct {
-				continue // they would share their peers
-			}
-			most = max(most, n)
+		o.Say(fmt.Sprintf("datapath: load policies, round %d of %d", round, rounds))
+		for i, n := range sizes {
 			if ctx.Err() != nil {
 				return t, ctx.Err()
 			}
-			o.Say(fmt.Sprintf("datapath: load %d policies, round %d of %d", n, round, rounds))
-			times, err := loadOnce(ctx, n)
+			times, err := all[i].load(ctx)
 			if err != nil {
 				return t, fmt.Errorf("load %d policies: %w", n, err)
 			}
@@ -55,7 +61,7 @@ func loads(ctx context.Context, o report.Options, sizes []int, rounds int) (t re
 			}
 		}
 	}
-	loadGoals(&t, most)
+	loadGoals(&t, last(sizes))
 	return t, nil
 }
 
@@ -69,18 +75,38 @@ func loadGoals(t *report.Table, most int) {
 	}
 }
 
-// loadOnce loads n policies, adds one, and deletes it again.
-func loadOnce(ctx context.Context, n int) (times [3]time.Duration, err error) {
+// compiled is policies of one pod, and what one more of them changes, and one less again.
+type compiled struct {
+	state      ir.State
+	more, less ir.Change
+}
+
+// compile makes n policies, and one beside the last one, which it resembles.
+func compile(n int) (c compiled, err error) {
+	w := oneDirection(n, 0)
+	x, err := w.index()
+	if err != nil {
+		return c, err
+	}
+	x.Flush()
+	c.state = x.State()
+	more := w.object(n)
+	more.Name = "more"
+	x.SetNetworkPolicy(more)
+	c.more = x.Flush()
+	x.DeleteNetworkPolicy(more.Namespace, more.Name)
+	c.less = x.Flush()
+	return c, nil
+}
+
+// load puts the policies in force where none are, then one more, and then takes that
+// back.
+func (c compiled) load(ctx context.Context) (times [3]time.Duration, err error) {
 	l, err := lab.New(lab.Config{Nodes: []string{node}})
 	if err != nil {
 		return times, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	w := oneDirection(n, 0)
-	x, err := w.index()
-	if err != nil {
-		return times, err
-	}
 	cfg := nft.Config{NetNS: l.NetNS(node)}
 	kernel, err := nft.OpenKernel(cfg)
 	if err != nil {
@@ -88,24 +114,11 @@ func loadOnce(ctx context.Context, n int) (times [3]time.Duration, err error) {
 	}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
 	e := nft.NewEnforcer(cfg, kernel)
-	x.Flush()
-	state := x.State()
-	more := w.object(n) // beside the last one, which it resembles
-	more.Name = "more"
-	for i, step := range []func() func() error{
-		func() func() error { return func() error { return e.Takeover(ctx, state) } },
-		func() func() error {
-			x.SetNetworkPolicy(more)
-			change := x.Flush()
-			return func() error { return e.Apply(ctx, change) }
-		},
-		func() func() error {
-			x.DeleteNetworkPolicy(more.Namespace, more.Name)
-			change := x.Flush()
-			return func() error { return e.Apply(ctx, change) }
-		},
+	for i, do := range []func() error{
+		func() error { return e.Takeover(ctx, c.state) },
+		func() error { return e.Apply(ctx, c.more) },
+		func() error { return e.Apply(ctx, c.less) },
 	} {
-		do := step()
 		start := time.Now()
 		if err := do(); err != nil {
 			return times, err

@@ -50,8 +50,10 @@ func everything(s *site) nft.Config {
 	return nft.Config{PodToNode: true, Midstream: true, PodCIDRs: s.PodCIDRs(node), Bridged: s.topology == lab.Bridged}
 }
 
-// enforce puts the policies in force.
+// enforce puts the policies in force. It compiles them for the first site; all sites
+// have to be of one place.
 func (w world) enforce(ctx context.Context) func(*site) error {
+	var state ir.State
 	return func(s *site) (err error) {
 		cfg := w.config(s)
 		cfg.NetNS = s.NetNS(node)
@@ -60,9 +62,10 @@ func (w world) enforce(ctx context.Context) func(*site) error {
 			return fmt.Errorf("open nftables: %w", err)
 		}
 		defer func() { err = errors.Join(err, kernel.Close()) }()
-		state, err := w.state(s.place)
-		if err != nil {
-			return err
+		if len(state.Endpoints) == 0 {
+			if state, err = w.state(s.place); err != nil {
+				return err
+			}
 		}
 		return nft.NewEnforcer(cfg, kernel).Takeover(ctx, state)
 	}

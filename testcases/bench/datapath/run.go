@@ -46,17 +46,17 @@ type scale struct {
 	peers         []int // addresses of one policy
 	builds        int
 	rounds        int // of each build
-	// fewer holds the sizes and rounds of every place but the first.
-	fewer       []int
-	fewerRounds int
-	loads       int // rounds of loading
-	dose        dose
+	// fewer holds the sizes, builds and rounds of every place but the first.
+	fewer                    []int
+	fewerBuilds, fewerRounds int
+	loads                    int // rounds of loading
+	dose                     dose
 }
 
 func wholeRun() scale {
 	return scale{
-		sizes: []int{1, 10, 100, 1000, 10000}, chains: []int{1, 10, 100, 1000, 10000}, peers: []int{10, 1000, 100_000}, builds: 5, rounds: 7,
-		fewer: []int{1, 10, 100, 1000, 10000}, fewerRounds: 5, loads: 9,
+		sizes: []int{1, 10, 100, 1000, 10000}, chains: []int{1, 10, 100, 1000, 10000}, peers: []int{10, 1000, 100_000}, builds: 5, rounds: 6,
+		fewer: []int{1, 10, 100, 1000, 10000}, fewerBuilds: 3, fewerRounds: 5, loads: 9,
 		dose: dose{packets: 4096, connections: 200, most: 40 * time.Millisecond, stream: 100 * time.Millisecond},
 	}
 }
@@ -64,7 +64,7 @@ func wholeRun() scale {
 func quickRun() scale {
 	return scale{
 		sizes: []int{1, 100, 1000, 10000}, chains: []int{1, 100, 1000}, peers: []int{10, 100_000}, builds: 3, rounds: 5,
-		fewer: []int{1, 1000}, fewerRounds: 4, loads: 5,
+		fewer: []int{1, 1000}, fewerBuilds: 2, fewerRounds: 5, loads: 5,
 		dose: dose{packets: 4096, connections: 200, most: 10 * time.Millisecond, stream: 50 * time.Millisecond},
 	}
 }
@@ -72,24 +72,24 @@ func quickRun() scale {
 func (s scale) run(ctx context.Context, o report.Options, r *report.Report) error {
 	say := func(line string) { o.Say("datapath: " + line) }
 	for i, p := range []place{{lab.Routed, false}, {lab.Routed, true}, {lab.Bridged, false}, {lab.Bridged, true}} {
-		sizes, chains, rounds, probes := s.sizes, s.chains, s.rounds, allProbes(p, last(s.sizes))
+		sizes, chains, builds, rounds, probes := s.sizes, s.chains, s.builds, s.rounds, allProbes(p, last(s.sizes))
 		if i > 0 {
-			sizes, chains, rounds = s.fewer, s.fewer, s.fewerRounds
+			sizes, chains, builds, rounds = s.fewer, s.fewer, s.fewerBuilds, s.fewerRounds
 			if o.Quick {
 				probes = []probe{newProbe(p, worst, last(sizes)), knownProbe(p, last(sizes))}
 			}
 		}
-		c := comparison{place: p, subjects: policySubjects(ctx, sizes, chains), probes: wanted(o, probes), builds: s.builds, rounds: rounds, dose: s.dose, say: say}
+		c := comparison{place: p, subjects: policySubjects(ctx, sizes, chains), probes: wanted(o, probes), builds: builds, rounds: rounds, dose: s.dose, say: say}
 		if err := c.into(ctx, r); err != nil {
 			return err
 		}
 	}
 	p := place{lab.Routed, false}
 	for _, c := range []comparison{
-		{subjects: peerSubjects(ctx, s.peers), probes: []probe{peersProbe(p, s.peers[0], last(s.peers))}, rounds: s.fewerRounds},
-		{subjects: partSubjects(ctx), probes: []probe{partsProbe(p)}, rounds: s.rounds},
+		{subjects: peerSubjects(ctx, s.peers), probes: []probe{peersProbe(p, s.peers[0], last(s.peers))}, builds: s.fewerBuilds, rounds: s.fewerRounds},
+		{subjects: partSubjects(ctx), probes: []probe{partsProbe(p)}, builds: s.builds, rounds: s.rounds},
 	} {
-		c.place, c.dose, c.say, c.builds, c.probes = p, s.dose, say, s.builds, wanted(o, c.probes)
+		c.place, c.dose, c.say, c.probes = p, s.dose, say, wanted(o, c.probes)
 		if err := c.into(ctx, r); err != nil {
 			return err
 		}
@@ -131,6 +131,10 @@ func wanted(o report.Options, probes []probe) (out []probe) {
 
 func last(list []int) int { return list[len(list)-1] }
 
+// slow is the number of policies from which on the classic layout takes seconds to
+// load, and milliseconds for a packet.
+const slow = 10_000
+
 // policySubjects are all kinds of rules, for numbers of policies of one pod.
 func policySubjects(ctx context.Context, sizes, chains []int) []subject {
 	out := []subject{
@@ -138,7 +142,7 @@ func policySubjects(ctx context.Context, sizes, chains []int) []subject {
 		{series: onlyTrack, sizes: sizes, load: tracking},
 	}
 	for _, n := range chains {
-		out = append(out, subject{series: layout, sizes: []int{n}, denies: true, load: classic(n, 0)})
+		out = append(out, subject{series: layout, sizes: []int{n}, denies: true, once: n >= slow, load: classic(n, 0)})
 	}
 	for _, n := range sizes {
 		out = append(out, subject{series: one, sizes: []int{n}, denies: true, load: oneDirection(n, 0).enforce(ctx)})

@@ -8,12 +8,11 @@ type axis struct {
 	log       bool
 }
 
-// at returns the place of v. On a logarithmic axis, what is not above zero is at the
-// low end.
+// at returns the place of v. On a logarithmic axis, what is below the low end is there.
 func (a axis) at(v float64) float64 {
 	low, high := a.low, a.high
 	if a.log {
-		if v <= 0 {
+		if v <= low {
 			return 0
 		}
 		low, high, v = math.Log10(low), math.Log10(high), math.Log10(v)
@@ -51,7 +50,8 @@ func (a axis) ticks() []float64 {
 	return out
 }
 
-// xAxis is logarithmic. A size of zero is put one power of ten below the smallest.
+// xAxis is logarithmic, but for sizes that are as far from each other as the next. A size
+// of zero is put one power of ten below the smallest.
 // Sizes that have labels are not numbers: they stand side by side, as the returned
 // function says, and nothing lies between them.
 func (t *Table) xAxis() (place func(x float64) float64, even bool) {
@@ -68,11 +68,27 @@ func (t *Table) xAxis() (place func(x float64) float64, even bool) {
 	if even || high <= 0 {
 		return func(x float64) float64 { return (float64(order[x]) + 0.5) / float64(len(xs)) }, true
 	}
+	if linear(xs) {
+		return axis{low: xs[0].X, high: high}.at, false
+	}
 	if xs[0].X <= 0 {
 		low /= 10
 	}
 	return axis{low: low, high: high, log: true}.at, false
 }
+
+// linear reports whether sizes are evenly spaced.
+func linear(xs []Point) bool {
+	for i := 2; i < len(xs); i++ {
+		if xs[i].X-xs[i-1].X != xs[1].X-xs[0].X {
+			return false
+		}
+	}
+	return len(xs) > 2
+}
+
+// decades are at most on an axis of values; what is less is not worth seeing.
+const decades = 6
 
 // yAxis begins at zero. Costs that differ by much are on a logarithmic one.
 func (t *Table) yAxis() axis {
@@ -92,7 +108,8 @@ func (t *Table) yAxis() axis {
 		return axis{high: 1}
 	}
 	if t.Better == Lower && high/low > 30 {
-		return axis{low: math.Pow(10, math.Floor(math.Log10(low))), high: math.Pow(10, math.Ceil(math.Log10(high))), log: true}
+		top := math.Ceil(math.Log10(high))
+		return axis{low: math.Pow(10, max(math.Floor(math.Log10(low)), top-decades)), high: math.Pow(10, top), log: true}
 	}
 	return axis{high: high * 1.05}
 }

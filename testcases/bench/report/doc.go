@@ -8,6 +8,6 @@
 // median of these ratios is what is shown, with their quartiles.
 //
 // A report can be written as text ([Report.WriteText]), with a curve for every
-// table of three sizes or more; as JSON with the raw samples ([Report.WriteJSON]);
+// table of three sizes or more, if they are numbers; as JSON with the raw samples ([Report.WriteJSON]);
 // and one table as a picture ([Table.WriteSVG]).
 package report

@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"flag"
+	"html"
 	"io"
 	"math"
 	"os"
@@ -44,15 +45,20 @@ func example() *Report {
 		costs.Record("event", 0, "", 0.5+float64(i)/100)
 		costs.Record("event", 10, "", 2+float64(i)/10)
 		costs.Record("event", 1000, "", 1000+float64(i)*10)
+		costs.Record("event", 1100, "", 1000+float64(i)*10)
 	}
 	parts := Table{Name: "parts", Title: "Parts", Unit: "MB", Baseline: "all"}
 	parts.Record("all", 1, "all of it", 200)
 	parts.Record("half", 1, "all of it", 100)
 	single := Table{Name: "single", Title: "Single", Unit: "s", XName: "pods"}
 	single.Record("all", 5000, "", 2)
-	kinds := Table{Name: "kinds", Title: "Kinds", Unit: "us", XName: "kind", Better: Lower}
-	for x, label := range []string{"added", "deleted", "relabelled"} {
+	kinds := Table{
+		Name: "kinds", Title: "Kinds of events, with a title that is longer than what one line of a picture can hold of it, so that it takes two", XName: "kind",
+		Unit: "thousand somethings a second of something else", Better: Lower,
+	}
+	for x, label := range []string{"added", "deleted", "relabelled, with a name that is quite long"} {
 		kinds.Record("pods", float64(x+1), label, float64(10*x+5))
+		kinds.Record("some other series with a long name", float64(x+1), label, float64(10*x+6))
 	}
 	r := &Report{
 		Machine: Machine{Kernel: "6.0", CPU: "Some CPU", Cores: 2, Go: "go1", Memory: 8 << 30, Commit: "0123456789abcdef+"},
@@ -102,28 +108,86 @@ func TestSVG(t *testing.T) {
 	}
 }
 
-// TestInside: nothing is drawn outside of the picture.
+// drawnText is a text of a picture, and about where it is.
+type drawnText struct {
+	text                     string
+	left, right, top, bottom float64
+}
+
+func drawnTexts(t *testing.T, picture string) (out []drawnText) {
+	t.Helper()
+	find := regexp.MustCompile(`<text x="([0-9.-]+)" y="([0-9.-]+)" text-anchor="(\w+)"([^>]*)>([^<]*)</text>`)
+	for _, m := range find.FindAllStringSubmatch(picture, -1) {
+		x, err := strconv.ParseFloat(m[1], 64)
+		require.NoError(t, err)
+		y, err := strconv.ParseFloat(m[2], 64)
+		require.NoError(t, err)
+		glyph, high := 6.5, 9.0
+		if strings.Contains(m[4], "bold") {
+			glyph, high = 8.5, 12
+		}
+		wide := glyph * float64(len([]rune(html.UnescapeString(m[5]))))
+		left := x - map[string]float64{"start": 0, "middle": wide / 2, "end": wide}[m[3]]
+		out = append(out, drawnText{m[5], left, left + wide, y - high, y + 2})
+	}
+	return out
+}
+
+// TestInside: nothing is drawn outside of the picture, and no text over another.
 func TestInside(t *testing.T) {
 	number := regexp.MustCompile(` (c?[xy])[12]?="(-?[0-9.]+)"`)
+	box := regexp.MustCompile(`viewBox="0 0 (\d+) (\d+)"`)
 	r := example()
 	for i := range r.Tables {
 		var out bytes.Buffer
 		require.NoError(t, r.Tables[i].WriteSVG(&out))
+		size := box.FindStringSubmatch(out.String())
+		width, err := strconv.ParseFloat(size[1], 64)
+		require.NoError(t, err)
+		height, err := strconv.ParseFloat(size[2], 64)
+		require.NoError(t, err)
 		found := number.FindAllStringSubmatch(out.String(), -1)
 		require.NotEmpty(t, found)
 		for _, m := range found {
 			v, err := strconv.ParseFloat(m[2], 64)
 			require.NoError(t, err)
-			most := float64(svgWidth)
+			most := width
 			if strings.HasSuffix(m[1], "y") {
-				most = svgHeight
+				most = height
 			}
-			if v < 0 {
-				v = -v // the unit, which is turned
-			}
+			require.GreaterOrEqual(t, v, 0.0, "%s: %s", r.Tables[i].Name, m[0])
 			require.LessOrEqual(t, v, most, "%s: %s", r.Tables[i].Name, m[0])
 		}
+		texts := drawnTexts(t, out.String())
+		for k, a := range texts {
+			require.GreaterOrEqual(t, a.left, 0.0, a.text)
+			require.LessOrEqual(t, a.right, width, a.text)
+			for _, b := range texts[:k] {
+				apart := a.left >= b.right || b.left >= a.right || a.top >= b.bottom || b.top >= a.bottom
+				require.True(t, apart, "%s: %q lies over %q", r.Tables[i].Name, a.text, b.text)
+			}
+		}
 	}
+}
+
+// TestCurvesGoForward: points are connected in the order of their sizes, not in that in
+// which they were measured.
+func TestCurvesGoForward(t *testing.T) {
+	table := Table{Name: "t", Title: "T", Unit: "ms", XName: "pods"}
+	for _, x := range []float64{100, 1, 10} {
+		table.Record("a", x, "", 5)
+	}
+	var out bytes.Buffer
+	require.NoError(t, table.WriteSVG(&out))
+	path := regexp.MustCompile(`d="M([0-9.]+) [0-9.]+L([0-9.]+) [0-9.]+L([0-9.]+) [0-9.]+"`).FindStringSubmatch(out.String())
+	require.Len(t, path, 4)
+	var xs []float64
+	for _, s := range path[1:] {
+		x, err := strconv.ParseFloat(s, 64)
+		require.NoError(t, err)
+		xs = append(xs, x)
+	}
+	require.IsIncreasing(t, xs)
 }
 
 func TestJSON(t *testing.T) {
@@ -220,6 +284,10 @@ func TestAxis(t *testing.T) {
 	require.Zero(t, a.at(0))
 	require.Equal(t, []float64{0, 200, 400, 600, 800, 1000}, axis{high: 1050}.ticks())
 	require.Equal(t, 0.5, axis{low: 3, high: 3}.at(3))
+	tenths := Table{Series: []Series{{Name: "a", Points: []Point{{X: 2}, {X: 0}, {X: 1}}}}}
+	place, even := tenths.xAxis()
+	require.False(t, even)
+	require.Equal(t, 0.5, place(1), "evenly spaced")
 	flat := Table{Series: []Series{{Name: "a", Points: []Point{{X: 5, Samples: []float64{0}}}}}}
 	require.Equal(t, axis{high: 1}, flat.yAxis())
 }

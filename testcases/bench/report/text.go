@@ -70,7 +70,7 @@ func (p *page) table(t *Table) {
 			p.grid(t.cells(xs, rest, t.ratio))
 		}
 	}
-	if len(xs) >= 3 {
+	if _, even := t.xAxis(); len(xs) >= 3 && !even {
 		p.print("%s", t.curve(64, 14))
 	}
 	for _, n := range t.Notes {
