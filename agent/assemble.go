@@ -196,9 +196,9 @@ func (l links) addrs() ([]netip.Addr, error) {
 	return out, nil
 }
 
-// devices returns the names of the veths, and for each single address that a route
-// leads to, the veth that it leads through.
-func (l links) devices() (names map[string]bool, routes map[netip.Addr]string, err error) {
+// devices returns the indexes of the veths by name, and for each single address that a
+// route leads to, the veth that it leads through.
+func (l links) devices() (indexes map[string]int, routes map[netip.Addr]string, err error) {
 	h, err := l.open()
 	if err != nil {
 		return nil, nil, err
@@ -208,11 +208,11 @@ func (l links) devices() (names map[string]bool, routes map[netip.Addr]string, e
 	if err != nil {
 		return nil, nil, err
 	}
-	names = map[string]bool{}
+	indexes = map[string]int{}
 	veths := map[int]string{}
 	for _, link := range list {
 		if link.Type() == "veth" {
-			names[link.Attrs().Name] = true
+			indexes[link.Attrs().Name] = link.Attrs().Index
 			veths[link.Attrs().Index] = link.Attrs().Name
 		}
 	}
@@ -230,5 +230,5 @@ func (l links) devices() (names map[string]bool, routes map[netip.Addr]string, e
 			routes[addr.Unmap()] = veths[r.LinkIndex]
 		}
 	}
-	return names, routes, nil
+	return indexes, routes, nil
 }

@@ -99,7 +99,7 @@ func TestAttachments(t *testing.T) {
 		mirror := barePod("a", "2")
 		mirror.Annotations = map[string]string{staticUID: "1"}
 		require.Empty(t, a.add(id, at))
-		require.Equal(t, []string{"10.244.1.7"}, addrsOf(a.describe(pod("a"), newPodRecord(mirror).pod())))
+		require.Equal(t, []string{"10.244.1.7"}, addrsOf(a.describe(pod("a"), strip(mirror).(*corev1.Pod))))
 		require.True(t, a.has(at))
 	})
 	t.Run("another node and the host's network", func(t *testing.T) {

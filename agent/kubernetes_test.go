@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 )
 
@@ -191,34 +190,6 @@ func TestClusterOtherUID(t *testing.T) {
 	require.Equal(t, types.UID("2"), c.last[pod("a")].(*corev1.Pod).UID)
 }
 
-// TestClusterTombstones takes deletions whose last state is unknown.
-func TestClusterTombstones(t *testing.T) {
-	book, logger := newLogbook()
-	w := &clusterWatch{sink: sink{queue: newQueue(clock.RealClock{}), log: logger}}
-	h := w.handler(podKind)
-	h.OnDelete(cache.DeletedFinalStateUnknown{Key: "shop/a"})
-	h.OnDelete(cache.DeletedFinalStateUnknown{Key: "shop/b", Obj: testPod("b", "1")})
-	h.OnDelete(testPod("c", "1"))
-	h.OnDelete("rubbish")
-	h.OnAdd("rubbish", true)
-	require.Equal(t, []event{{pod("a"), nil}, {pod("b"), nil}, {pod("c"), nil}}, w.sink.queue.take().events)
-	require.Equal(t, 2, book.count("level=ERROR"))
-}
-
-// TestClusterRelistOfTheSame delivers nothing for an object that a list brings again.
-func TestClusterRelistOfTheSame(t *testing.T) {
-	w := &clusterWatch{sink: sink{queue: newQueue(clock.RealClock{})}}
-	h := w.handler(podKind)
-	old, again, newer := testPod("a", "1"), testPod("a", "1"), testPod("a", "1")
-	old.ResourceVersion, again.ResourceVersion, newer.ResourceVersion = "7", "7", "8"
-	h.OnUpdate(old, again)
-	require.Empty(t, w.sink.queue.take().events)
-	h.OnUpdate(old, newer)
-	require.Len(t, w.sink.queue.take().events, 1)
-	h.OnUpdate(testPod("a", "1"), testPod("a", "1")) // versions unknown
-	require.Len(t, w.sink.queue.take().events, 1)
-}
-
 // TestClusterListFails fails to list at first: not ready, with the reason; then it
 // recovers by itself.
 func TestClusterListFails(t *testing.T) {
@@ -264,30 +235,30 @@ func TestClusterWithoutOwnNode(t *testing.T) {
 	require.True(t, c.has(pod("a")))
 }
 
-// TestClusterAsksForItsNodeOnly lists and watches Nodes by name.
-func TestClusterAsksForItsNodeOnly(t *testing.T) {
+// TestClusterAsksForNoMore lists and watches the own Node and pods that can have addresses
+// of their own, and changes nothing.
+func TestClusterAsksForNoMore(t *testing.T) {
 	client := fake.NewClientset(testNode("node-1"))
 	c := startCluster(t, client)
 	c.waitSynced(t)
-	var asked []string
-	eventually(t, "a list and a watch", func() bool {
-		asked = nil
+	asked := map[string][]string{} // field selectors by resource, of a list and a watch
+	eventually(t, "a list and a watch of each", func() bool {
+		clear(asked)
 		for _, a := range client.Actions() {
-			if a.GetResource().Resource != "nodes" {
-				continue
-			}
+			r := a.GetResource().Resource
 			switch a := a.(type) {
 			case clienttesting.ListAction:
-				asked = append(asked, a.GetListRestrictions().Fields.String())
+				asked[r] = append(asked[r], a.GetListRestrictions().Fields.String())
 			case clienttesting.WatchAction:
-				asked = append(asked, a.GetWatchRestrictions().Fields.String())
+				asked[r] = append(asked[r], a.GetWatchRestrictions().Fields.String())
 			}
 		}
-		return len(asked) >= 2
+		return !slices.ContainsFunc([]string{"nodes", "pods", "namespaces", "networkpolicies"}, func(r string) bool { return len(asked[r]) < 2 })
 	})
-	for _, fields := range asked {
-		require.Equal(t, "metadata.name=node-1", fields)
-	}
+	pods := "spec.hostNetwork=false,spec.nodeName!=,status.phase!=Failed,status.phase!=Succeeded" // sorted by the fake
+	require.Equal(t, map[string][]string{
+		"nodes": {"metadata.name=node-1", "metadata.name=node-1"}, "pods": {pods, pods}, "namespaces": {"", ""}, "networkpolicies": {"", ""},
+	}, asked)
 	for _, a := range client.Actions() {
 		require.Contains(t, []string{"list", "watch"}, a.GetVerb())
 	}

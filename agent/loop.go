@@ -205,7 +205,7 @@ func (l *loop) absorb(b batch) {
 	}
 	l.disturbed = l.disturbed || b.disturbed
 	if b.interfaces {
-		l.senders.changed()
+		l.senders.disturbed()
 	}
 	l.begun = l.begun || b.begun
 	if b.synced && !l.synced {
@@ -291,7 +291,7 @@ func (l *loop) write(ctx context.Context) (operation string, err error) {
 		l.connections.everything(false)
 		return opTakeover, l.enforcer.Takeover(ctx, l.index.State())
 	case l.uncertain || l.disturbed || l.audited:
-		l.senders.changed() // whoever flushes our table flushes that of the devices, too
+		l.senders.disturbed() // whoever flushes our table flushes that of the devices, too
 		return opRepair, l.repair(ctx)
 	case change.Empty():
 		return "", nil

@@ -15,7 +15,8 @@ import (
 
 // spoofGuard is what the loop asks of spoof.Guard.
 type spoofGuard interface {
-	Set(context.Context, []spoof.Binding) error
+	Update(ctx context.Context, bindings []spoof.Binding, indexes map[string]int) error
+	Doubt()
 	Bindings(context.Context) ([]spoof.Binding, error)
 	Repairs() int
 }
@@ -24,9 +25,9 @@ type spoofGuard interface {
 // loop; all methods of the nil *senders do nothing.
 type senders struct {
 	guard spoofGuard
-	// devices returns the veths of the node, and those that lead to one address
-	// each: those of routed pods.
-	devices     func() (names map[string]bool, routes map[netip.Addr]string, err error)
+	// devices returns the veths of the node with their indexes, and those that lead to
+	// one address each: those of routed pods.
+	devices     func() (indexes map[string]int, routes map[netip.Addr]string, err error)
 	attachments *attachments
 	health      *health
 	log         *slog.Logger
@@ -45,6 +46,14 @@ func (s *senders) changed() {
 	}
 }
 
+// disturbed notes that others may have changed the rules of interfaces.
+func (s *senders) disturbed() {
+	if s != nil {
+		s.dirty = true
+		s.guard.Doubt()
+	}
+}
+
 // sync writes the rules of the interfaces of pods ("namespace/name" by address), if
 // anything has changed, and reports whether others had changed them. After a failure it
 // is worth calling again a moment later.
@@ -53,9 +62,9 @@ func (s *senders) sync(ctx context.Context, pods map[netip.Addr]string) (repaire
 		return false
 	}
 	before := s.guard.Repairs()
-	bindings, err := s.bindings(ctx, pods)
+	bindings, indexes, err := s.bindings(ctx, pods)
 	if err == nil {
-		err = s.guard.Set(ctx, bindings)
+		err = s.guard.Update(ctx, bindings, indexes)
 	}
 	if ctx.Err() != nil {
 		return false
@@ -72,7 +81,7 @@ func (s *senders) sync(ctx context.Context, pods map[netip.Addr]string) (repaire
 
 // bindings finds the interface of every pod of this node. Those whose interface
 // nobody knows are left out.
-func (s *senders) bindings(ctx context.Context, pods map[netip.Addr]string) ([]spoof.Binding, error) {
+func (s *senders) bindings(ctx context.Context, pods map[netip.Addr]string) (out []spoof.Binding, indexes map[string]int, err error) {
 	var errs []error
 	if !s.known {
 		s.remembered = map[netip.Addr]string{}
@@ -85,9 +94,9 @@ func (s *senders) bindings(ctx context.Context, pods map[netip.Addr]string) ([]s
 		}
 		s.known = err == nil
 	}
-	names, routes, err := s.devices()
+	indexes, routes, err := s.devices()
 	if err != nil {
-		return nil, errors.Join(append(errs, fmt.Errorf("interfaces of the node: %w", err))...)
+		return nil, nil, errors.Join(append(errs, fmt.Errorf("interfaces of the node: %w", err))...)
 	}
 	now := map[netip.Addr]string{}
 	for a := range pods {
@@ -105,17 +114,16 @@ func (s *senders) bindings(ctx context.Context, pods map[netip.Addr]string) ([]s
 		}
 	}
 	// An interface can be gone before anybody says that its pod is.
-	maps.DeleteFunc(now, func(_ netip.Addr, device string) bool { return !names[device] })
+	maps.DeleteFunc(now, func(_ netip.Addr, device string) bool { return indexes[device] == 0 })
 	s.remembered = now
 	byDevice := map[string][]netip.Addr{}
 	for a, device := range now {
 		byDevice[device] = append(byDevice[device], a)
 	}
-	var out []spoof.Binding
 	for device, addrs := range byDevice {
 		slices.SortFunc(addrs, netip.Addr.Compare)
 		out = append(out, spoof.Binding{Device: device, Addrs: addrs})
 	}
 	slices.SortFunc(out, func(a, b spoof.Binding) int { return strings.Compare(a.Device, b.Device) })
-	return out, errors.Join(errs...)
+	return out, indexes, errors.Join(errs...)
 }

@@ -9,12 +9,12 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
 	"github.com/portcullis-netpol/portcullis/agent"
+	"github.com/portcullis-netpol/portcullis/agent/lean"
 	"github.com/portcullis-netpol/portcullis/agent/node"
 )
 
@@ -142,7 +142,7 @@ func (f *agentFlags) source(log *slog.Logger) (agent.Source, error) {
 	}
 	// client-go logs through klog, which belongs to the process.
 	klog.SetSlogLogger(log.With("from", "client-go"))
-	client, err := kubernetes.NewForConfig(config)
+	client, err := lean.NewClient(config)
 	if err != nil {
 		return nil, fmt.Errorf("API server: %w", err)
 	}

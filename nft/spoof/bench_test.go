@@ -16,7 +16,8 @@ import (
 	"github.com/portcullis-netpol/portcullis/testcases/lab"
 )
 
-// BenchmarkSet looks at a node of many pods, without and with one that changes.
+// BenchmarkSet looks at a node of many pods, without and with one that changes, and
+// changes one without a look at the others.
 func BenchmarkSet(b *testing.B) {
 	for _, n := range []int{10, 250} {
 		var devices []string
@@ -42,6 +43,13 @@ func BenchmarkSet(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
 				list[0].Addrs = addrs(own4, own6, own4b)[i%2:]
 				require.NoError(b, g.Set(b.Context(), list))
+			}
+		})
+		known := indexes(b, netns)
+		b.Run(fmt.Sprintf("devices=%d/one, without a look", n), func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				list[0].Addrs = addrs(own4, own6, own4b)[i%2:]
+				require.NoError(b, g.Update(b.Context(), list, known))
 			}
 		})
 	}

@@ -44,4 +44,12 @@
 // is one; before, it goes with the device, and Set fails for a device that does not
 // exist yet. Therefore a chain that nobody wants any more is deleted, whether its
 // device is there or not: a later device of the same name may be another pod's.
+//
+// # What is looked at
+//
+// Reading the table takes longer the more devices there are. [Guard.Set] always reads
+// it. [Guard.Update] writes what has changed since the last time and reads only when
+// there is a reason: an error, somebody else's change, or the word of the caller. That a
+// device has another one's name, be its chain gone or not, it knows by the interface
+// index, which Linux does not use twice.
 package spoof

@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -42,9 +41,17 @@ type Guard struct {
 	conn    *nftables.Conn // nil after an error
 	socket  *netlink.Conn  // that of conn
 	watcher *watch.Watcher
-	// last are the bindings that Set has made, by device.
-	last    map[string]Binding
+	// last is what was made last, by device. It is what the kernel holds, as far as
+	// is known, while trusted is set.
+	last    map[string]made
+	trusted bool
 	repairs int
+}
+
+// made is a binding that was made, with the index of the device that had the name then.
+type made struct {
+	Binding
+	index int // 0 if it is not known
 }
 
 // Open opens the kernel of a network namespace, given by a file descriptor; 0
@@ -76,9 +83,32 @@ func (g *Guard) Close() error { return errors.Join(g.hangUp(), g.reader.Close())
 //
 // Looking takes about a fifth of a millisecond for each device that is bound.
 func (g *Guard) Set(ctx context.Context, bindings []Binding) error {
-	want, bad, errBindings := normalize(bindings)
-	return errors.Join(errBindings, g.converge(ctx, want, bad))
+	g.Doubt()
+	return g.Update(ctx, bindings, nil)
 }
+
+// Update does what Set does, but where nothing speaks against it takes the kernel to hold
+// what this Guard has made last, and writes the difference without looking. Then it costs
+// what has changed. Indexes are those of the devices, by name: of one that has another
+// index than the last time only the name is the same, and its rules are made anew.
+//
+// It looks if it never has, if an index is missing, after an error, and after Doubt. Who
+// calls it sees to it that Doubt is called when Watch tells of somebody else's changes,
+// and now and then.
+func (g *Guard) Update(ctx context.Context, bindings []Binding, indexes map[string]int) error {
+	want, bad, errBindings := normalize(bindings)
+	for _, b := range want {
+		g.trusted = g.trusted && indexes[b.Device] != 0
+	}
+	if g.trusted && g.change(ctx, want, bad, indexes) == nil {
+		return errBindings
+	}
+	// Whatever was wrong with the change, what is there now has to be seen first.
+	return errors.Join(errBindings, g.converge(ctx, want, bad, indexes))
+}
+
+// Doubt has the next Update look at what the kernel holds.
+func (g *Guard) Doubt() { g.trusted = false }
 
 // Repairs returns how often Set found that somebody else had changed what an earlier
 // Set of this Guard had left.
@@ -108,7 +138,8 @@ func (g *Guard) Bindings(ctx context.Context) ([]Binding, error) {
 
 // converge tries twice, because the kernel may have changed since it was looked
 // at: before Linux 6.16 a chain goes with its device.
-func (g *Guard) converge(ctx context.Context, want []Binding, keep map[string]bool) error {
+func (g *Guard) converge(ctx context.Context, want []Binding, keep map[string]bool, indexes map[string]int) error {
+	g.trusted = false
 	var errs []error
 	for try := range 2 {
 		have, err := g.observe(ctx)
@@ -117,7 +148,7 @@ func (g *Guard) converge(ctx context.Context, want []Binding, keep map[string]bo
 		}
 		errs = nil
 		steps := have.steps(want, keep)
-		if try == 0 && slices.ContainsFunc(steps, g.restores) {
+		if try == 0 && slices.ContainsFunc(steps, func(s step) bool { return g.restores(s, indexes) }) {
 			g.repairs++
 		}
 		for _, s := range steps {
@@ -129,116 +160,77 @@ func (g *Guard) converge(ctx context.Context, want []Binding, keep map[string]bo
 			}
 		}
 		if errs == nil {
-			g.last = map[string]Binding{}
-			for _, b := range want {
-				g.last[b.Device] = b
-			}
+			g.remember(want, keep, indexes)
 			return nil
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// restores reports whether a step does again what was done before.
-func (g *Guard) restores(s step) bool {
+// restores reports whether a step does again what was done before, to the same device.
+func (g *Guard) restores(s step, indexes map[string]int) bool {
 	was, ok := g.last[s.binding.Device]
-	return ok && slices.Equal(was.Addrs, s.binding.Addrs)
+	index := indexes[s.binding.Device]
+	return ok && slices.Equal(was.Addrs, s.binding.Addrs) && (was.index == 0 || index == 0 || was.index == index)
+}
+
+// remember notes that the kernel holds want, and of the devices in keep what it held.
+func (g *Guard) remember(want []Binding, keep map[string]bool, indexes map[string]int) {
+	last := map[string]made{}
+	for device := range keep {
+		if was, ok := g.last[device]; ok {
+			last[device] = was
+		}
+	}
+	for _, b := range want {
+		last[b.Device] = made{b, indexes[b.Device]}
+	}
+	g.last, g.trusted = last, true
+}
+
+// change writes what differs from what was made last. After an error, which is rare, it
+// is not known what the kernel holds.
+func (g *Guard) change(ctx context.Context, want []Binding, keep map[string]bool, indexes map[string]int) error {
+	g.trusted = false
+	gone := maps.Clone(g.last)
+	for device := range keep {
+		delete(gone, device)
+	}
+	for _, b := range want {
+		was, ok := g.last[b.Device]
+		delete(gone, b.Device)
+		s := renewal(b)
+		if ok && was.index == indexes[b.Device] {
+			if slices.Equal(was.Addrs, b.Addrs) {
+				continue
+			}
+			s = exchange(b)
+		}
+		if err := errors.Join(ctx.Err(), g.send(s)); err != nil {
+			return err
+		}
+	}
+	for _, device := range slices.Sorted(maps.Keys(gone)) {
+		err := g.send(removal(chainName(device)))
+		if errors.Is(err, unix.ENOENT) {
+			err = nil // before Linux 6.16 it has gone with its device
+		}
+		if err = errors.Join(ctx.Err(), err); err != nil {
+			return err
+		}
+	}
+	g.remember(want, keep, indexes)
+	return nil
 }
 
 // Cleanup removes the table and with it all bindings.
 func (g *Guard) Cleanup(ctx context.Context) error {
+	g.Doubt()
 	have, err := g.observe(ctx)
 	if err != nil || !have.exists {
 		return err
 	}
 	return g.send(step{what: "table " + tableName, write: func(c *nftables.Conn) { c.DelTable(table) }})
-}
-
-// step is one batch. It is atomic, and leaves every device with all its rules or
-// with none.
-type step struct {
-	what    string
-	binding Binding // what the step is for, if it is for one
-	write   func(*nftables.Conn)
-}
-
-// steps returns what it takes to get from what the kernel holds to the bindings,
-// which are sorted and normal. Devices in keep are left as they are.
-func (o *observed) steps(want []Binding, keep map[string]bool) []step {
-	var out []step
-	if o.dormant {
-		// Somebody has put all chains to sleep. Adding a table that exists
-		// sets its flags.
-		out = append(out, step{what: "table " + tableName, write: func(c *nftables.Conn) { c.AddTable(table) }})
-	}
-	wanted := map[string]bool{}
-	for device := range keep {
-		wanted[chainName(device)] = true
-	}
-	for _, b := range want {
-		name := chainName(b.Device)
-		wanted[name] = true
-		if s, needed := o.step(name, b); needed {
-			out = append(out, s)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(o.chains)) {
-		if !wanted[name] {
-			out = append(out, step{what: "chain " + name, write: func(c *nftables.Conn) { deleteChain(c, name) }})
-		}
-	}
-	return out
-}
-
-// step returns what it takes to give a device its rules.
-func (o *observed) step(name string, b Binding) (s step, needed bool) {
-	have, exists := o.chains[name]
-	rules := b.rules()
-	s.what, s.binding = "device "+b.Device, b
-	switch {
-	case exists && have.hook == hookOf(b.Device) && have.holds(rules):
-		return s, false
-	case exists && have.hook == hookOf(b.Device):
-		// The chain's rules are exchanged as one.
-		s.write = func(c *nftables.Conn) {
-			c.FlushChain(&nftables.Chain{Table: table, Name: name})
-			addRules(c, name, rules)
-		}
-	default:
-		s.write = func(c *nftables.Conn) {
-			c.AddTable(table)
-			if exists {
-				deleteChain(c, name)
-			}
-			addChain(c, name, b.Device)
-			addRules(c, name, rules)
-		}
-	}
-	return s, true
-}
-
-// addChain adds a base chain. Its policy is to accept: from when it is hooked in
-// until the batch is committed it is empty.
-func addChain(c *nftables.Conn, name, device string) {
-	policy := nftables.ChainPolicyAccept
-	c.AddChain(&nftables.Chain{
-		Table: table, Name: name, Device: device, Policy: &policy,
-		Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFirst,
-	})
-}
-
-func addRules(c *nftables.Conn, chain string, rules []rule) {
-	for _, r := range rules {
-		c.AddRule(&nftables.Rule{
-			Table: table, Chain: &nftables.Chain{Table: table, Name: chain}, Exprs: r.exprs,
-			UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment),
-		})
-	}
-}
-
-func deleteChain(c *nftables.Conn, name string) {
-	c.FlushChain(&nftables.Chain{Table: table, Name: name})
-	c.DelChain(&nftables.Chain{Table: table, Name: name})
 }
 
 // send applies one step. After an error the connection is not used again: an

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/portcullis-netpol/portcullis/agent"
+	"github.com/portcullis-netpol/portcullis/agent/lean"
 	nodecheck "github.com/portcullis-netpol/portcullis/agent/node"
 	"github.com/portcullis-netpol/portcullis/nft"
 	"github.com/portcullis-netpol/portcullis/nft/conntrack"
@@ -48,6 +49,8 @@ type agentStatus struct {
 	// CPU is what the process has used since it began.
 	CPU  time.Duration `json:"cpu"`
 	Sent traffic       `json:"sent"`
+	// Received is what came from the API server, in bytes of HTTP.
+	Received int64 `json:"received"`
 	// Commits are those of addresses that events are about, since the last request.
 	Commits []commit `json:"commits,omitempty"`
 	// Read is when something came from the API server last until the table was in
@@ -93,6 +96,7 @@ func (r reading) Read(b []byte) (int, error) {
 	n, err := r.Conn.Read(b)
 	r.p.mu.Lock()
 	defer r.p.mu.Unlock()
+	r.p.status.Received += int64(n)
 	if n > 0 && r.p.status.InForce.IsZero() {
 		r.p.status.Read, r.p.status.ReadCPU = time.Now(), processorTime()
 	}
@@ -150,7 +154,7 @@ func runAgent(ctx context.Context, in *json.Decoder, out *json.Encoder) error {
 
 // client returns a client as the agent's own program makes it.
 func (p *agentProcess) client(socket string) (kubernetes.Interface, error) {
-	return kubernetes.NewForConfig(&rest.Config{
+	return lean.NewClient(&rest.Config{
 		Host: "http://bench",
 		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)

@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/streaming"
@@ -60,14 +61,49 @@ type apiServer struct {
 	version  int
 	besides  map[resource]map[string]runtime.Object // by namespace/name
 	watchers map[resource]map[*watcher]struct{}
-	// initial and live are what was sent before and behind the mark that ends a list.
+	// initial and live are what was sent before and behind the mark that ends a list,
+	// and queued how many objects were on their way to be among the latter.
 	initial, live map[resource]volume
-	// selectors are those of the last watch of each, which are not applied.
+	queued        map[resource]int64
+	// selectors are those of the last watch of each.
 	selectors map[resource]string
 }
 
 // watcher is a watch under way.
-type watcher struct{ events chan watch.Event }
+type watcher struct {
+	events   chan watch.Event
+	selector fields.Selector
+}
+
+// sees returns what a watch is told when an object changes, nil being none: what begins
+// or ceases to be selected comes and goes.
+func (w *watcher) sees(was, now runtime.Object) (e watch.Event, ok bool) {
+	before, after := selected(w.selector, was), selected(w.selector, now)
+	switch {
+	case before && after:
+		return watch.Event{Type: watch.Modified, Object: now}, true
+	case after:
+		return watch.Event{Type: watch.Added, Object: now}, true
+	case before && now == nil:
+		return watch.Event{Type: watch.Deleted, Object: was}, true
+	case before:
+		return watch.Event{Type: watch.Deleted, Object: now}, true
+	}
+	return e, false
+}
+
+// selected reports whether there is an object and a selector selects it.
+func selected(s fields.Selector, o runtime.Object) bool {
+	if o == nil || s.Empty() {
+		return o != nil
+	}
+	set := fields.Set{"metadata.name": o.(metav1.Object).GetName()}
+	if p, ok := o.(*corev1.Pod); ok {
+		set["spec.nodeName"], set["status.phase"] = p.Spec.NodeName, string(p.Status.Phase)
+		set["spec.hostNetwork"] = strconv.FormatBool(p.Spec.HostNetwork)
+	}
+	return s.Matches(set)
+}
 
 func serveAPI(c *cluster) (*apiServer, error) {
 	// An abstract name, which leaves nothing behind.
@@ -79,7 +115,7 @@ func serveAPI(c *cluster) (*apiServer, error) {
 	s := &apiServer{
 		cluster: c, socket: socket, served: make(chan error, 1), version: 1,
 		besides: map[resource]map[string]runtime.Object{}, watchers: map[resource]map[*watcher]struct{}{},
-		initial: map[resource]volume{}, live: map[resource]volume{}, selectors: map[resource]string{},
+		initial: map[resource]volume{}, live: map[resource]volume{}, queued: map[resource]int64{}, selectors: map[resource]string{},
 	}
 	mux := http.NewServeMux()
 	for r, path := range paths {
@@ -115,17 +151,17 @@ func (s *apiServer) change(o runtime.Object, gone bool) time.Time {
 	defer s.mu.Unlock()
 	s.version++
 	m.SetResourceVersion(strconv.Itoa(s.version))
-	e := watch.Event{Type: watch.Added, Object: o}
-	if _, there := s.besides[r][key]; there {
-		e.Type = watch.Modified
-	}
+	was := s.besides[r][key]
 	s.besides[r][key] = o
 	if gone {
-		e.Type = watch.Deleted
+		was, o = o, nil
 		delete(s.besides[r], key)
 	}
 	for w := range s.watchers[r] {
-		w.events <- e
+		if e, ok := w.sees(was, o); ok {
+			w.events <- e
+			s.queued[r]++
+		}
 	}
 	return time.Now()
 }
@@ -151,7 +187,12 @@ func (s *apiServer) serve(r resource, w http.ResponseWriter, q *http.Request) {
 	w.Header().Set("Content-Type", protobufType+";stream=watch")
 	w.WriteHeader(http.StatusOK)
 	stream := newStream(w)
-	me := &watcher{events: make(chan watch.Event, 1<<16)}
+	selector, err := fields.ParseSelector(q.FormValue("fieldSelector"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	me := &watcher{events: make(chan watch.Event, 1<<16), selector: selector}
 	s.mu.Lock()
 	s.watchers[r][me] = struct{}{}
 	s.selectors[r] = q.FormValue("fieldSelector") + q.FormValue("labelSelector")
@@ -166,7 +207,7 @@ func (s *apiServer) serve(r resource, w http.ResponseWriter, q *http.Request) {
 		delete(s.watchers[r], me)
 		s.mu.Unlock()
 	}()
-	err := s.list(r, stream, besides, version)
+	err = s.list(r, stream, selector, besides, version)
 	s.count(s.initial, r, stream)
 	if err == nil {
 		s.follow(q.Context(), r, me, stream)
@@ -174,9 +215,9 @@ func (s *apiServer) serve(r resource, w http.ResponseWriter, q *http.Request) {
 }
 
 // list sends everything there is, and the mark behind it.
-func (s *apiServer) list(r resource, to *stream, besides []runtime.Object, version int) (err error) {
+func (s *apiServer) list(r resource, to *stream, selector fields.Selector, besides []runtime.Object, version int) (err error) {
 	send := func(o runtime.Object) {
-		if err == nil {
+		if err == nil && selected(selector, o) {
 			err = to.send(watch.Added, o)
 		}
 	}
@@ -236,6 +277,13 @@ func (s *apiServer) count(in map[resource]volume, r resource, from *stream) {
 	v := in[r]
 	in[r] = volume{v.Objects + from.objects, v.Bytes + from.bytes}
 	from.objects, from.bytes = 0, 0
+}
+
+// delivered reports whether all events were sent that watches are to see.
+func (s *apiServer) delivered(r resource) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live[r].Objects == s.queued[r]
 }
 
 // sent returns what was sent as lists and as events.

@@ -43,7 +43,9 @@ var (
 // managed takes names and lengths.
 func managed(list ...any) (out []metav1.ManagedFieldsEntry) {
 	for i := 0; i < len(list); i += 2 {
-		text := strings.Repeat(`"f:spec":{"f:containers":{`, 1+list[i+1].(int)/26)[:list[i+1].(int)]
+		const begin, part, end = `{"f:spec":"`, `f:containers.f:image.`, `"}`
+		length := list[i+1].(int) - len(begin) - len(end)
+		text := begin + strings.Repeat(part, 1+length/len(part))[:length] + end
 		out = append(out, metav1.ManagedFieldsEntry{
 			Manager: list[i].(string), Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1",
 			Time: &born, FieldsV1: metav1.NewFieldsV1(text),

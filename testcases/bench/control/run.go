@@ -35,6 +35,7 @@ type plan struct {
 	goals  engineJob
 	ranges rangesJob
 	agents []agentPlan
+	load   loadPlan
 }
 
 // crowd is the number of policies that select the same pods with peers of their own
@@ -62,6 +63,7 @@ func planOf(o Options, largest Size) plan {
 				{Size: Size{1000, 10, 110, 0}, Turns: 5, Profiles: o.Profiles},
 				{Size: largest, Churn: 5 * time.Second, Rate: 500, Turns: 5, Profiles: o.Profiles},
 			},
+			load: loadPlan{Size: Size{2000, 200, 110, 0}, Lives: 20},
 		}
 	}
 	p := plan{
@@ -80,6 +82,7 @@ func planOf(o Options, largest Size) plan {
 		p.agents = append(p.agents, agentPlan{Size: s, Turns: 20, Profiles: o.Profiles})
 	}
 	p.agents = append(p.agents, agentPlan{Size: largest, Churn: time.Minute, Rate: 500, Turns: 20, Restart: true, Profiles: o.Profiles})
+	p.load = loadPlan{Size: Size{5000, 500, 110, 0}, Lives: 100}
 	return p
 }
 
@@ -118,9 +121,24 @@ func run(ctx context.Context, p plan, o Options, r *report.Report) error {
 		}
 		agents[a.Size] = result
 	}
-	t := tables{plan: p, engines: engines, agents: agents, rangesResult: ranges, options: o, report: r}
+	load, err := p.measureLoad(ctx, o)
+	errs = append(errs, err)
+	t := tables{plan: p, engines: engines, agents: agents, rangesResult: ranges, loaded: load, options: o, report: r}
 	t.add()
 	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// measureLoad measures what an agent reads of the API server, if it is wanted.
+func (p plan) measureLoad(ctx context.Context, o Options) (*loadResult, error) {
+	if p.load.Size == (Size{}) || ctx.Err() != nil || !o.Wants(loadTable) {
+		return nil, nil
+	}
+	o.Say(fmt.Sprintf("control: load on the API server, %s", p.load.Size))
+	load, err := measureLoad(ctx, p.load)
+	if err != nil {
+		return nil, fmt.Errorf("load on the API server: %w", err)
+	}
+	return load, nil
 }
 
 // measureRanges measures what ranges cost, if the plan has it and it is wanted.

@@ -21,6 +21,7 @@ func TestRun(t *testing.T) {
 		sizes:  []Size{{0, 10, 6, 20}, {300, 100, 6, 0}},
 		engine: engineJob{Starts: 1, Events: 3, Budget: time.Second, Profiles: dir},
 		agents: []agentPlan{{Size: Size{300, 100, 6, 0}, Churn: time.Second, Rate: 500, Turns: 2, Restart: true, Profiles: dir}},
+		load:   loadPlan{Size: Size{300, 100, 6, 0}, Lives: 2},
 	}
 	var r report.Report
 	require.NoError(t, run(t.Context(), p, Options{}, &r))
@@ -31,14 +32,14 @@ func TestRun(t *testing.T) {
 	for _, want := range []string{
 		"control-remote-pod-added", "control-namespace-of-pods-relabelled-into-a-set", "control-policy-created", "control-parts-300-100-6",
 		"control-sent-0-10-6-20", "control-sent-300-100-6", "control-allocations-300-100-6", "control-idle", "control-start-100-6", "control-memory",
-		"control-agent-start", "control-first-packet", "control-churn", "control-api",
+		"control-agent-start", "control-first-packet", "control-churn", "control-api", loadTable,
 	} {
 		require.Contains(t, names, want)
 	}
 	added, ok := names["control-remote-pod-added"].Point("100 policies, 6 local", 300)
 	require.True(t, ok)
 	require.Len(t, added.Samples, 3, "the round for warming up is not among them")
-	for _, g := range slices.Concat(names["control-idle"].Goals, names["control-churn"].Goals[:1], names["control-agent-start"].Goals) {
+	for _, g := range slices.Concat(names["control-idle"].Goals, names["control-churn"].Goals[:1], names["control-agent-start"].Goals, names[loadTable].Goals) {
 		require.True(t, g.Met(), "%s: %v", g.Text, g.Value)
 	}
 	for _, name := range []string{"engine-300-100-6-start.cpu", "engine-300-100-6-events.cpu", "engine-300-100-6-steady.heap", "agent-300-100-6-churn.cpu"} {

@@ -13,8 +13,9 @@ type tables struct {
 	plan
 	engines map[Size]*engineResult
 	agents  map[Size]*agentResult
-	// rangesResult is nil if that was not measured.
+	// Nil is what was not measured.
 	rangesResult *rangesResult
+	loaded       *loadResult
 	options      Options
 	report       *report.Report
 }
@@ -64,6 +65,9 @@ func (t *tables) add() {
 		t.agentStarts()
 		t.turns()
 		t.churn()
+		t.lists()
+	}
+	if t.loaded != nil {
 		t.load()
 	}
 }
