@@ -141,7 +141,10 @@ func isEarly(ctx context.Context, k nft.Kernel, table string) (bool, error) {
 	if err == nil && len(t.Chains) > 0 {
 		return false, nil
 	}
-	for _, set := range []*nft.Set{{Name: "local4", Type: nft.TypeAddr4}, {Name: "local6", Type: nft.TypeAddr6}} {
+	for _, set := range []*nft.Set{
+		{Name: "eg4", Type: nft.TypeAddr4, Map: true}, {Name: "eg6", Type: nft.TypeAddr6, Map: true},
+		{Name: "local4", Type: nft.TypeAddr4}, {Name: "local6", Type: nft.TypeAddr6}, // of earlier releases
+	} {
 		pods, err := k.Elements(ctx, table, set)
 		if err != nil && !errors.Is(err, nft.ErrNotExist) {
 			return false, err

@@ -68,27 +68,25 @@ func requireLegal(t *testing.T, cfg Config, r *recorder, table string, from, to 
 	t.Helper()
 	for _, d := range directions {
 		for _, p := range list {
-			// The quarantine is in chain egress and there even stops the
-			// packets of a pod that is new.
-			quarantined := d == ir.Egress && len(cfg.PodCIDRs) > 0
-			straddles := quarantined || !isNew(from, to, p)
+			own := p.Src
+			if d == ir.Ingress {
+				own = p.Dst
+			}
+			straddles := !isNew(cfg, from, to, p)
 			if p.Src == p.Dst && !straddles {
 				continue
 			}
 			was, is := outcome(from.Verdict(d, p)), outcome(to.Verdict(d, p))
-			if quarantined && (held(cfg, from, p.Src) || held(cfg, from, p.Dst)) {
+			if held(cfg, from, own) {
 				was = Drop
 			}
-			if quarantined && (held(cfg, to, p.Src) || held(cfg, to, p.Dst)) {
+			if held(cfg, to, own) {
 				is = Drop
 			}
-			// Who has gone is in quarantine, so that packets of theirs that were not
-			// stopped there may be stopped behind it.
-			gone := len(cfg.PodCIDRs) > 0 && (goes(cfg, from, to, p.Src) || goes(cfg, from, to, p.Dst))
 			flipped := was
 			for i, m := range r.states {
 				got, _ := direction(d, table, m, m, 0, p)
-				if got != was && got != is && !(gone && got == Drop) {
+				if got != was && got != is {
 					t.Fatalf("%s %+v: %s in state %d of %d", d, p, got, i, len(r.states))
 				}
 				if was != is && flipped == is && got != is {
@@ -101,7 +99,7 @@ func requireLegal(t *testing.T, cfg Config, r *recorder, table string, from, to 
 						if !changed {
 							break
 						}
-						if got != was && got != is && !(gone && got == Drop) {
+						if got != was && got != is {
 							t.Fatalf("%s %+v: %s from state %d to %d of %d after %d lookups", d, p, got, i, j, len(r.states), n)
 						}
 					}
@@ -110,12 +108,6 @@ func requireLegal(t *testing.T, cfg Config, r *recorder, table string, from, to 
 			require.Equal(t, is, flipped, "%s %+v in the end", d, p)
 		}
 	}
-}
-
-// goes reports whether a is an endpoint's before, and in quarantine afterwards.
-func goes(cfg Config, from, to ir.State, a netip.Addr) bool {
-	_, was := from.Endpoint(a)
-	return was && held(cfg, to, a)
 }
 
 func outcome(a ir.Action) Outcome {
@@ -131,7 +123,7 @@ func TestEveryStateInBetweenIsLegal(t *testing.T) {
 	rebuilt, applied := 0, 0 // where everything changes at once, not all can be had in parts
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		cfg := applyConfigs[seed/3%2]
+		cfg := applyConfigs[seed/3%3]
 		from := randomState(r)
 		to := nextState(r, from)
 		fake := NewFake()
@@ -172,7 +164,7 @@ func TestSingleEventsAreLegal(t *testing.T) {
 	grown := 0
 	for seed := range uint64(400) {
 		r := rand.New(rand.NewPCG(seed, 3))
-		cfg := applyConfigs[seed/2%2]
+		cfg := applyConfigs[seed/2%3]
 		from := randomState(r)
 		var to ir.State
 		pod := seed%2 == 0
@@ -230,17 +222,23 @@ func concerned(list []ir.Packet, c ir.Change) (out []ir.Packet) {
 
 // podEvent gives one pod other groups and makes it a member of other sets.
 func podEvent(r *rand.Rand, from ir.State) ir.State {
+	return podEvents(r, from, addr(fmt.Sprintf("10.244.1.%d", 1+r.IntN(3))))
+}
+
+// podEvents is podEvent for several pods at once.
+func podEvents(r *rand.Rand, from ir.State, pods ...netip.Addr) ir.State {
 	next, groups, sets := ir.State{}, map[ir.GroupID]ir.Group{}, map[ir.PeerSetID]ir.PeerSet{"p-block": blockSet, "p-few": fewSet}
 	for _, g := range groupPool() {
 		groups[g.ID] = g
 	}
-	pod := addr(fmt.Sprintf("10.244.1.%d", 1+r.IntN(3)))
 	change := func(p ir.PeerSet) ir.PeerSet {
-		p.Addrs = without(p.Addrs, []netip.Addr{pod})
-		if r.IntN(2) == 0 {
-			p.Addrs = append(p.Addrs, pod)
-			slices.SortFunc(p.Addrs, netip.Addr.Compare)
+		p.Addrs = without(p.Addrs, pods)
+		for _, pod := range pods {
+			if r.IntN(2) == 0 {
+				p.Addrs = append(p.Addrs, pod)
+			}
 		}
+		slices.SortFunc(p.Addrs, netip.Addr.Compare)
 		return p
 	}
 	for _, p := range append(randomState(r).PeerSets, from.PeerSets...) {
@@ -250,13 +248,17 @@ func podEvent(r *rand.Rand, from ir.State) ir.State {
 		sets[p.ID] = p
 	}
 	for _, e := range from.Endpoints {
-		if e.Addr != pod {
+		if !slices.Contains(pods, e.Addr) {
 			next.Endpoints = append(next.Endpoints, e)
 		}
 	}
-	if r.IntN(6) > 0 {
+	for _, pod := range pods {
+		if r.IntN(5) < len(pods) {
+			continue
+		}
 		e := ir.Endpoint{Addr: pod, Pod: "ns/" + pod.String()}
-		for _, g := range []ir.Group{groupPool()[r.IntN(len(groupPool()))], groupPool()[r.IntN(len(groupPool()))]} {
+		picks := []ir.Group{groupPool()[r.IntN(len(groupPool()))], groupPool()[r.IntN(len(groupPool()))]}
+		for _, g := range picks[:r.IntN(3)] {
 			if g.Direction == ir.Ingress {
 				e.Ingress = g.ID
 			} else {
@@ -300,12 +302,12 @@ func policyEvent(r *rand.Rand, from ir.State) ir.State {
 }
 
 // isNew reports whether p is a packet of a pod that does not run yet, and so is
-// on its way at no time between two states.
-func isNew(from, to ir.State, p ir.Packet) bool {
+// on its way at no time between two states. A pod in quarantine may run.
+func isNew(cfg Config, from, to ir.State, p ir.Packet) bool {
 	for _, a := range []netip.Addr{p.Src, p.Dst} {
 		_, was := from.Endpoint(a)
 		_, is := to.Endpoint(a)
-		if is && !was {
+		if is && !was && !held(cfg, from, a) {
 			return true
 		}
 	}
@@ -318,7 +320,7 @@ func requireJointlyLegal(t *testing.T, cfg Config, r *recorder, from, to ir.Stat
 	t.Helper()
 	for _, p := range list {
 		was, is := passes(cfg, from, p), passes(cfg, to, p)
-		if was != is || len(cfg.PodCIDRs) == 0 && isNew(from, to, p) {
+		if was != is || isNew(cfg, from, to, p) {
 			continue
 		}
 		for i, m := range r.states {

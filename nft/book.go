@@ -13,8 +13,8 @@ import (
 type book struct {
 	groups map[ir.GroupID]*groupEntry
 	sets   map[ir.PeerSetID]*setEntry
-	// quarantine says that the table has the sets of local addresses.
-	quarantine bool
+	// blocks are those that the table holds back addresses of.
+	blocks []netip.Prefix
 	// named has the entries' named where that is another group.
 	named map[ir.GroupID]ir.Group
 	// unsettled are sets that came, or whose addresses may be of use no longer.
@@ -57,7 +57,7 @@ func newBook() *book {
 // whose objects have the names of others.
 func bookOf(cfg Config, s ir.State, named map[ir.GroupID]ir.Group) (*book, error) {
 	b := newBook()
-	b.quarantine = len(cfg.PodCIDRs) > 0
+	b.blocks = cfg.podBlocks()
 	if named != nil {
 		b.named = named
 	}

@@ -103,8 +103,7 @@ func decodeMatch(exprs []expr.Any) (Match, int) {
 
 // blockCandidates returns what exprs may begin with if they are a Within: two that
 // tell the family, one that loads, one that cuts unless the block ends with a byte,
-// and one that compares. An Unlisted is the same and then a lookup, so that it has to
-// be tried first.
+// and one that compares.
 func blockCandidates(exprs []expr.Any) (out []Match) {
 	for at := 3; at <= 4 && at < len(exprs); at++ {
 		first, ok := exprs[at].(*expr.Cmp)
@@ -120,13 +119,7 @@ func blockCandidates(exprs []expr.Any) (out []Match) {
 			copy(whole, first.Data)
 			a, _ := netip.AddrFromSlice(whole)
 			for _, field := range []Field{f.saddr, f.daddr} {
-				w := Within{field, netip.PrefixFrom(a, bits)}
-				if at+2 < len(exprs) {
-					if look, ok := exprs[at+2].(*expr.Lookup); ok {
-						out = append(out, Unlisted{w.Field, w.Block, look.SetName})
-					}
-				}
-				out = append(out, w)
+				out = append(out, Within{field, netip.PrefixFrom(a, bits)})
 			}
 		}
 	}

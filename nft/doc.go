@@ -7,17 +7,20 @@
 // chains and sets vary with policies; no rule is ever written because of a pod.
 //
 //	set self4/6              address . address of every pod of this node (a pod reaches itself)
-//	map eg4/6, in4/6         address of an isolated pod -> jump g_…
-//	set isoeg4/6, isoin4/6   the same addresses; what gets past the map is denied
-//	set local4/6             address of every pod of this node that is out of quarantine
+//	map eg4/6, in4/6         address of every pod of this node -> jump g_…, or accept
+//	                         if it is not isolated: the dispatch maps
+//	set isoeg4/6, isoin4/6   the addresses that jump; what gets past the map is denied
 //	set cut4/6               source . protocol . port . destination . port, for a time:
 //	                         what Enforcer.Forbid forbids
 //
 //	chain egress   hook forward, priority 10      chain ingress   hook forward, priority 11
 //	  ct state established,related accept           (the same)
 //	  meta nfproto ipv6 goto egress6                meta nfproto ipv6 goto ingress6
-//	  (quarantine, midstream, cut)
+//	  (midstream, cut)
 //	  ip saddr vmap @eg4                            ip daddr vmap @in4
+//	  ip saddr 10.244.1.0/24 drop                   ip daddr 10.244.1.0/24 drop
+//	                                                (quarantine: for each block of
+//	                                                Config.PodCIDRs)
 //	  ip saddr @isoeg4 goto deny                    ip daddr @isoin4 goto deny
 //
 //	chain egress6, ingress6, host6: what is behind that line, for ip6, and in front of it
@@ -27,9 +30,6 @@
 //	link-local
 //	  ip6 saddr fe80::/10 goto link-local
 //	  ip6 daddr fe80::/10 drop
-//	quarantine, for each block of Config.PodCIDRs
-//	  ip saddr 10.244.1.0/24 ip saddr != @local4 drop
-//	  ip daddr 10.244.1.0/24 ip daddr != @local4 drop
 //	midstream, with Config.Midstream
 //	  tcp flags & (fin | syn | rst | ack) != syn ct state new jump midstream
 //	cut
@@ -37,8 +37,8 @@
 //
 //	chain host     hook input, priority 10: chain egress once more, for packets to
 //	               the pod's own node; only with Config.PodToNode. It has neither
-//	               cut nor link-local, of quarantine and midstream what is about the
-//	               source, and in front of these: iif lo accept
+//	               cut nor link-local, of midstream what is about the source, and
+//	               with Config.PodCIDRs, in front: iif lo accept
 //
 //	chain from-host  hook output, priority 10: what is established, and cut, for
 //	               packets of the node's own processes; only with Config.PodToNode
@@ -78,9 +78,11 @@
 //	  drop                                          (or an answer and then drop)
 //
 // A packet is looked up by address, by protocol and port, and by peer, however
-// many policies there are. Chains accept, or return; the peers of a port include
-// those of any port, so one look at the peers decides. Both ends of a connection
-// must allow it, because accept ends a packet's way through its base chain only.
+// many policies there are; the quarantine costs it nothing, because the map that leads
+// to the policies is also the list of the pods that are out of quarantine. Chains
+// accept, or return; the peers of a port include those of any port, so one look at the
+// peers decides. Both ends of a connection must allow it, because accept ends a packet's
+// way through its base chain only.
 //
 // Packets are matched by address and not by interface: on the forward hook the
 // destination is the one after DNAT, the source the one before SNAT, and on a
@@ -91,7 +93,7 @@
 // # In front of the policies
 //
 // What connection tracking knows is accepted; a flow is judged by its first packet.
-// Four things are judged before any policy is asked:
+// Three things are judged before any policy is asked:
 //
 //   - IPv6 link-local addresses. Every pod has one, no pod's status names it, and no
 //     policy can speak of it. A router forwards none of them, but a bridge with
@@ -104,11 +106,6 @@
 //     packets come to the forward hook, not only for that of the pods.
 //     Between a pod and its own node such packets go through other hooks and pass, in
 //     quarantine and with an isolated pod too: a pod may have its gateway there.
-//   - Quarantine. An address of the node's pods that is no endpoint neither sends
-//     nor receives, but for what the node itself asks of it. A pod leaves
-//     quarantine when everything about it is in force, in a batch of its own, and
-//     enters it before anything about it goes. So the first packet of a pod meets
-//     the pod's policies or nothing, at whatever time it is sent.
 //   - TCP packets that belong to no known connection and open none. Whoever cuts a
 //     connection deletes it from connection tracking, which then takes the next
 //     packet, of either end, for the first of a new one: that of the server would
@@ -127,6 +124,21 @@
 // flow of the node to the pod, whose answers would pass. So what Forbid has forbidden
 // is denied here as well; a process that sends UDP is told so (EPERM). Of
 // TCP too this takes a call of Forbid: nothing resets what the node sends midstream.
+//
+// # Quarantine
+//
+// An address of the node's pods that is no endpoint neither sends nor receives, but for
+// what the node itself asks of it. All endpoints are in the dispatch maps, those that no
+// policy selects as well, so what the map does not know and a block of Config.PodCIDRs
+// holds is dropped behind it: by the source in chain egress and host, by the
+// destination in chain ingress, where every forwarded packet gets to that may be sent.
+// A pod leaves quarantine when everything else about it is in force, in a batch of its
+// own, and enters it before anything about it goes. So the first packet of a pod meets
+// the pod's policies or nothing, at whatever time it is sent. The quarantine is silent;
+// only a TCP packet that opens no connection may be reset in front of it, if the other
+// end is isolated.
+//
+// # Many policies
 //
 // The kernel finds a set by walking a list, so that a table with many thousands
 // of sets loads and changes slowly, though packets do not feel it. 10,000 policies for
@@ -151,10 +163,12 @@
 //   - what is old is deleted when no packet can be in it any more, which a grace
 //     period of RCU tells (Kernel.Grace). No change waits for that: Tidy does it
 //     later, or an Apply that needs the name or the address once more;
-//   - a pod enters the dispatch map before the isolated set, and leaves them the
-//     other way round;
-//   - a pod enters the set of local addresses last and leaves it first, because
-//     that is what a packet is looked up in first;
+//   - a pod of one of the blocks enters the dispatch maps last and leaves them first,
+//     because without them nothing else about it counts; packets that were judged for
+//     their sender before it came, or that passed the maps before it went, are waited
+//     for if they could get more than either state gives them;
+//   - a pod of no block enters the dispatch map before the isolated set, and leaves
+//     them the other way round; one that stays has its element of the map replaced;
 //   - changes of peers and changes of a pod's group are ordered by what ties them
 //     together (order.go); where no order will do, the table is built anew;
 //   - a takeover builds the other table, and both enforce until the old one is

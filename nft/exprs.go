@@ -70,8 +70,6 @@ func matchExprs(m Match) ([]expr.Any, error) {
 		}, nil
 	case Within:
 		return m.exprs()
-	case Unlisted:
-		return m.exprs()
 	case In:
 		// ip saddr @set
 		load, err := m.Field.exprs()
@@ -113,17 +111,6 @@ func (w Within) exprs() ([]expr.Any, error) {
 		out = append(out, &expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: part.Len, Mask: net.CIDRMask(bits, 8*len(addr)), Xor: make([]byte, len(addr))})
 	}
 	return append(out, &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: addr}), nil
-}
-
-// exprs returns: ip saddr 10.0.0.0/8 ip saddr != @set. nft knows the family from the
-// first condition and does not look for it again.
-func (u Unlisted) exprs() ([]expr.Any, error) {
-	out, err := Within{u.Field, u.Block}.exprs()
-	if err != nil {
-		return nil, err
-	}
-	load, err := u.Field.exprs()
-	return append(out, load[len(load)-1], &expr.Lookup{SourceRegister: reg1, SetName: u.Set, Invert: true}), err
 }
 
 func actionExprs(a Action) ([]expr.Any, error) {

@@ -240,8 +240,8 @@ func (tx *fakeTx) references(t *fakeTable, r Rule, n int) error {
 		return nil
 	}
 	for _, m := range r.Match {
-		if name := setOf(m); name != "" {
-			if err := use(name, false); err != nil {
+		if in, ok := m.(In); ok {
+			if err := use(in.Set, false); err != nil {
 				return err
 			}
 		}
@@ -253,17 +253,6 @@ func (tx *fakeTx) references(t *fakeTable, r Rule, n int) error {
 		return tx.refer(t, a, n)
 	}
 	return nil
-}
-
-// setOf returns the set that a condition looks into, or "".
-func setOf(m Match) string {
-	switch m := m.(type) {
-	case In:
-		return m.Set
-	case Unlisted:
-		return m.Set
-	}
-	return ""
 }
 
 func (tx *fakeTx) addRule(t *fakeTable, op AddRule) error {

@@ -146,12 +146,20 @@ func foldedElement(a netip.Addr, at portAt) Element {
 	return single(addrKey(a) + protoPortKey(uint8(at.protocol), at.port))
 }
 
-// folded returns the two sets of a wide group with their elements, or none.
-func (b *book) folded(e *groupEntry) []*Set {
+// foldedSets returns the two sets of a wide group without elements, or none.
+func foldedSets(e *groupEntry) []*Set {
 	if !e.group.Wide {
 		return nil
 	}
-	sets := []*Set{families[0].foldedSet(e.named), families[1].foldedSet(e.named)}
+	return []*Set{families[0].foldedSet(e.named), families[1].foldedSet(e.named)}
+}
+
+// folded returns them with their elements.
+func (b *book) folded(e *groupEntry) []*Set {
+	sets := foldedSets(e)
+	if sets == nil {
+		return nil
+	}
 	for _, step := range e.group.Steps {
 		for _, r := range step.Rules {
 			s := b.sets[r.Peers.Set]

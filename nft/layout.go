@@ -128,9 +128,6 @@ func (b *book) endpoints(t *Table, ends []ir.Endpoint) error {
 	byName := map[string]*Set{}
 	for _, f := range families {
 		t.Sets = append(t.Sets, f.selfSet(), f.cutSet())
-		if b.quarantine {
-			t.Sets = append(t.Sets, f.localSet())
-		}
 		for _, d := range directions {
 			t.Sets = append(t.Sets, f.isolatedSet(d))
 			t.Maps = append(t.Maps, f.dispatchMap(d))
@@ -157,12 +154,9 @@ func (b *book) endpoints(t *Table, ends []ir.Endpoint) error {
 		seen[e.Addr] = true
 		f := familyOf(e.Addr)
 		put(f.selfSet(), selfElement(e.Addr))
-		if b.quarantine {
-			put(f.localSet(), addrElement(e.Addr))
-		}
 		for _, d := range directions {
-			if id := e.Group(d); id != "" {
-				put(f.dispatchMap(d), b.dispatchElement(e.Addr, id))
+			put(f.dispatchMap(d), b.dispatchElement(e.Addr, e.Group(d)))
+			if e.Group(d) != "" {
 				put(f.isolatedSet(d), addrElement(e.Addr))
 			}
 		}
@@ -182,14 +176,6 @@ func addrElements(addrs []netip.Addr) []Element {
 	return out
 }
 
-func selfElements(addrs []netip.Addr) []Element {
-	out := make([]Element, len(addrs))
-	for i, a := range addrs {
-		out[i] = selfElement(a)
-	}
-	return out
-}
-
 // ofFamily returns the addresses that belong to f.
 func ofFamily(f family, addrs []netip.Addr) (out []netip.Addr) {
 	for _, a := range addrs {
@@ -200,9 +186,13 @@ func ofFamily(f family, addrs []netip.Addr) (out []netip.Addr) {
 	return out
 }
 
+// dispatchElement leads to the chain of a group, or past all of them: "" is no group.
 func (b *book) dispatchElement(a netip.Addr, id ir.GroupID) Element {
 	e := addrElement(a)
-	e.Verdict = Verdict{Kind: VerdictJump, Chain: b.groups[id].chain}
+	e.Verdict = accept
+	if id != "" {
+		e.Verdict = Verdict{Kind: VerdictJump, Chain: b.groups[id].chain}
+	}
 	return e
 }
 
@@ -233,7 +223,7 @@ func baseChains(cfg Config) []*Chain {
 	ingress := &Chain{Name: chainIngress, Hook: HookForward, Priority: priorityIngress, Rules: []Rule{established}}
 	chains = append(chains, egress, byFamily(egress, func(f family) []Rule { return egressRules(cfg, f) }))
 	chains = append(chains, ingress, byFamily(ingress, func(f family) []Rule {
-		return slices.Concat(f.discovery(), f.dispatch(ir.Ingress))
+		return slices.Concat(f.discovery(), f.dispatch(cfg, ir.Ingress))
 	}))
 	if cfg.PodToNode {
 		host := &Chain{Name: chainHost, Hook: HookInput, Priority: priorityHost, Rules: []Rule{established}}
@@ -259,24 +249,24 @@ func byFamily(c *Chain, rules func(family) []Rule) *Chain {
 
 // egressRules are those of chain egress.
 func egressRules(cfg Config, f family) []Rule {
-	rules := slices.Concat(f.discovery(), f.linkLocal(), f.quarantine(cfg.podBlocks(), true))
+	rules := slices.Concat(f.discovery(), f.linkLocal())
 	if cfg.Midstream {
 		rules = append(rules, Rule{Match: midstream, Action: Verdict{VerdictJump, chainMidstream}})
 	}
-	return slices.Concat(rules, []Rule{f.cut()}, f.dispatch(ir.Egress))
+	return slices.Concat(rules, []Rule{f.cut()}, f.dispatch(cfg, ir.Egress))
 }
 
 // hostRules are those of chain egress as far as they concern packets from a pod to
 // its own node. Such a packet is never one of a pod to itself.
 func hostRules(cfg Config, f family) []Rule {
-	rules := slices.Concat(f.discovery(), f.quarantine(cfg.podBlocks(), false))
+	rules := f.discovery()
 	if cfg.Midstream {
 		// What the pod may receive does not count here, nor does what it may
 		// send where that is not restricted: the node may open connections to
 		// every pod, and the pod may answer.
 		rules = append(rules, resetIsolated(f, f.saddr, ir.Egress, midstream...))
 	}
-	return append(rules, f.dispatch(ir.Egress)...)
+	return append(rules, f.dispatch(cfg, ir.Egress)...)
 }
 
 var accept = Verdict{Kind: VerdictAccept}
@@ -312,12 +302,14 @@ func self() []Rule {
 	})
 }
 
-// dispatch leads to the chain of the pod's group. Every group's chain ends the
-// packet's way. What comes back from the map all the same met something
-// incomplete, and fails closed.
-func (f family) dispatch(d ir.Direction) []Rule {
-	return []Rule{
-		{Action: Vmap{f.own(d), f.dispatchMap(d).Name}},
-		{Match: []Match{In{f.own(d), f.isolatedSet(d).Name}}, Action: Verdict{VerdictGoto, chainDeny}},
-	}
+// dispatch leads to the chain of the pod's group, or accepts what an endpoint in no
+// group sends or receives. Every group's chain ends the packet's way. What comes back
+// from the map all the same met something incomplete, and fails closed: in a block by
+// the quarantine, and elsewhere because the pod is isolated.
+func (f family) dispatch(cfg Config, d ir.Direction) []Rule {
+	return slices.Concat(
+		[]Rule{{Action: Vmap{f.own(d), f.dispatchMap(d).Name}}},
+		f.quarantine(cfg.podBlocks(), f.own(d)),
+		[]Rule{{Match: []Match{In{f.own(d), f.isolatedSet(d).Name}}, Action: Verdict{VerdictGoto, chainDeny}}},
+	)
 }

@@ -119,7 +119,7 @@ type Rule struct {
 }
 
 // Match is a condition of a rule: one of CTState, Family, ICMPv6Type, Protocol, TCPFlags,
-// In, Within, Unlisted, Loopback and Unknown.
+// In, Within, Loopback and Unknown.
 type Match interface{ match() }
 
 // Action ends a rule: one of Verdict, Vmap, RejectWith and Unknown.
@@ -167,14 +167,6 @@ type In struct {
 type Within struct {
 	Field Field
 	Block netip.Prefix // masked
-}
-
-// Unlisted matches packets of whom the field, an address, is in the block but not
-// in the set.
-type Unlisted struct {
-	Field Field
-	Block netip.Prefix // masked
-	Set   string
 }
 
 // TCPFlags matches TCP packets whose flags, as far as Mask goes, are not Not.
@@ -238,7 +230,6 @@ func (ICMPv6Type) match()  {}
 func (Protocol) match()    {}
 func (In) match()          {}
 func (Within) match()      {}
-func (Unlisted) match()    {}
 func (TCPFlags) match()    {}
 func (Loopback) match()    {}
 func (Unknown) match()     {}

@@ -102,7 +102,9 @@ func (o AddRule) cost() (int, int) {
 	n := 2*opCost + len(o.Rule.Comment)
 	for _, m := range o.Rule.Match {
 		n += 8 * exprCost
-		n += len(setOf(m))
+		if in, ok := m.(In); ok {
+			n += len(in.Set)
+		}
 	}
 	n += 5 * exprCost
 	switch a := o.Rule.Action.(type) {

@@ -107,7 +107,7 @@ func (b *book) forget(c ir.Change, p *policies) ([]unit, error) {
 			return nil, err
 		}
 		chains = append(chains, chain.Name)
-		for _, s := range slices.Concat(maps, b.folded(e)) {
+		for _, s := range slices.Concat(maps, foldedSets(e)) {
 			sets = append(sets, s.Name)
 		}
 		delete(b.groups, id)

@@ -24,10 +24,8 @@ func (c Config) podBlocks() []netip.Prefix {
 	return kept
 }
 
-func (f family) localSet() *Set { return &Set{Name: "local" + f.digit, Type: f.addr} }
-
-// quarantine drops what comes from, and if both is set what goes to, addresses of
-// pods that are no endpoints. A packet of a known flow never gets here, which
+// quarantine drops what has an address of pods that is no endpoint: it stands behind
+// the map that has all endpoints. A packet of a known flow never gets here, which
 // costs nothing: an address in quarantine has no flow yet, and those of a pod that
 // is gone are to be deleted.
 //
@@ -36,20 +34,18 @@ func (f family) localSet() *Set { return &Set{Name: "local" + f.digit, Type: f.a
 // address neither as its source, before SNAT, nor as its destination, after DNAT
 // and after the node took back what it had translated. Packets between the node
 // and a pod are not forwarded.
-func (f family) quarantine(blocks []netip.Prefix, both bool) (rules []Rule) {
+func (f family) quarantine(blocks []netip.Prefix, field Field) (rules []Rule) {
 	for _, b := range blocks {
-		if !f.is(b.Addr()) {
-			continue
-		}
-		fields := []Field{f.saddr, f.daddr}
-		if !both {
-			fields = fields[:1]
-		}
-		for _, field := range fields {
-			rules = append(rules, Rule{Match: []Match{Unlisted{field, b, f.localSet().Name}}, Action: Verdict{Kind: VerdictDrop}})
+		if f.is(b.Addr()) {
+			rules = append(rules, Rule{Match: []Match{Within{field, b}}, Action: Verdict{Kind: VerdictDrop}})
 		}
 	}
 	return rules
+}
+
+// holds reports whether a is in quarantine while it is no endpoint.
+func (b *book) holds(a netip.Addr) bool {
+	return slices.ContainsFunc(b.blocks, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // opensNone matches TCP packets that open no connection.

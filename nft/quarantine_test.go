@@ -10,8 +10,13 @@ import (
 	"github.com/portcullis-netpol/portcullis/policy/ir"
 )
 
-// applyConfigs are without and with everything that is in front of policies.
-var applyConfigs = [2]Config{{}, {PodCIDRs: podBlocks, Midstream: true, Bridged: true}}
+// applyConfigs are without and with everything that is beside policies, and with blocks
+// that only some of the pods are in.
+var applyConfigs = [3]Config{
+	{},
+	{PodCIDRs: podBlocks, Midstream: true, Bridged: true},
+	{PodCIDRs: []netip.Prefix{block("10.244.1.2/31"), block("fd00::/125")}, Midstream: true},
+}
 
 // held reports whether an address is in quarantine.
 func held(cfg Config, s ir.State, a netip.Addr) bool {
@@ -21,9 +26,7 @@ func held(cfg Config, s ir.State, a netip.Addr) bool {
 
 // passes is what becomes of a packet in a state, quarantine and both directions
 // taken together.
-func passes(cfg Config, s ir.State, p ir.Packet) Outcome {
-	return outcomeOf(allowed(s, p) && !held(cfg, s, p.Src) && !held(cfg, s, p.Dst))
-}
+func passes(cfg Config, s ir.State, p ir.Packet) Outcome { return decides(cfg, s, p, Drop) }
 
 // requireHeld checks the packets of pods that come or go: whatever else changes
 // along with the pod, they are dropped until the new state is complete and from
@@ -54,38 +57,54 @@ func requireHeld(t *testing.T, cfg Config, r *recorder, from, to ir.State, list 
 // heldConfig is Config with a quarantine and nothing else.
 var heldConfig = Config{PodCIDRs: podBlocks}
 
-// TestOperationsOfQuarantine pins when pods enter and leave the set of local
-// addresses: first when they go, last when they come, and not at all else.
+// TestOperationsOfQuarantine pins when pods enter and leave the dispatch maps: last
+// when they come, first when they go.
 func TestOperationsOfQuarantine(t *testing.T) {
 	api, free := shop().Endpoints[0], shop().Endpoints[2]
 	isolated := free
 	isolated.Ingress = "gi-db"
 	fresh := ir.Endpoint{Addr: addr("10.244.1.9"), Pod: "shop/new", Ingress: "gi-db"}
 	open := ir.Endpoint{Addr: addr("10.244.1.8"), Pod: "shop/open"}
+	abroad := ir.Endpoint{Addr: addr("10.9.0.8"), Pod: "shop/abroad", Ingress: "gi-db"}
+	state := shop()
+	state.PeerSets[2].Addrs = addrs("10.244.1.4", "10.244.1.8", "10.244.2.2")
 	for name, tc := range map[string]struct {
 		c    ir.Change
 		want []string
 	}{
 		"a pod comes": {
 			ir.Change{Endpoints: []ir.EndpointChange{{New: &fresh}}, PeerSets: []ir.PeerSetChange{{ID: "p-db", Join: addrs("10.244.1.9")}}},
-			[]string{"---", "add 1 elements to self4", "---", "add 1 elements to in4", "---", "add 1 elements to u_p-db_4", "add 1 elements to isoin4", "---", "add 1 elements to local4"},
+			[]string{"---", "add 1 elements to self4", "add 1 elements to isoin4", "add 1 elements to u_p-db_4", "---", "add 1 elements to eg4", "add 1 elements to in4"},
 		},
 		"a pod comes that no policy selects": {
 			ir.Change{Endpoints: []ir.EndpointChange{{New: &open}}},
-			[]string{"---", "add 1 elements to self4", "---", "add 1 elements to local4"},
+			[]string{"---", "add 1 elements to self4", "---", "add 1 elements to eg4", "add 1 elements to in4"},
 		},
 		"a pod goes": {
 			ir.Change{Endpoints: []ir.EndpointChange{{Old: &api}}},
-			[]string{"---", "delete 1 elements of local4", "---", "delete 1 elements of eg4", "delete 1 elements of in4",
-				"grace", "---", "delete 1 elements of isoeg4", "delete 1 elements of isoin4", "delete 1 elements of self4"},
+			[]string{"---", "delete 1 elements of eg4", "delete 1 elements of in4",
+				"---", "delete 1 elements of self4", "delete 1 elements of isoeg4", "delete 1 elements of isoin4"},
 		},
 		"a pod goes that no policy selects": {
 			ir.Change{Endpoints: []ir.EndpointChange{{Old: &free}}, PeerSets: []ir.PeerSetChange{{ID: "p-web", Leave: addrs("10.244.1.4")}}},
-			[]string{"---", "delete 1 elements of local4", "---", "delete 1 elements of u_p-web_4", "---", "delete 1 elements of self4"},
+			[]string{"---", "delete 1 elements of eg4", "delete 1 elements of in4", "---", "delete 1 elements of self4", "delete 1 elements of u_p-web_4"},
+		},
+		"one pod goes and another comes": {
+			ir.Change{Endpoints: []ir.EndpointChange{{Old: &free}, {New: &open}}},
+			[]string{"---", "delete 1 elements of eg4", "delete 1 elements of in4", "---", "add 1 elements to self4", "delete 1 elements of self4",
+				"grace", "---", "add 1 elements to eg4", "add 1 elements to in4"},
+		},
+		"a pod comes that was a peer": {
+			ir.Change{Endpoints: []ir.EndpointChange{{New: &open}}, PeerSets: []ir.PeerSetChange{{ID: "p-web", Leave: addrs("10.244.1.8", "10.244.2.2")}}},
+			[]string{"---", "add 1 elements to self4", "delete 2 elements of u_p-web_4", "grace", "---", "add 1 elements to eg4", "add 1 elements to in4"},
+		},
+		"a pod of no block comes": {
+			ir.Change{Endpoints: []ir.EndpointChange{{New: &abroad}}},
+			[]string{"---", "add 1 elements to self4", "---", "add 1 elements to eg4", "add 1 elements to in4", "---", "add 1 elements to isoin4"},
 		},
 		"a pod is isolated": {
 			ir.Change{Endpoints: []ir.EndpointChange{{Old: &free, New: &isolated}}},
-			[]string{"---", "add 1 elements to in4", "grace", "---", "add 1 elements to isoin4"},
+			[]string{"---", "delete 1 elements of in4", "add 1 elements to in4", "add 1 elements to isoin4"},
 		},
 		"another pod has the address": {
 			ir.Change{Endpoints: []ir.EndpointChange{{Old: &free, New: &ir.Endpoint{Addr: free.Addr, Pod: "shop/other"}}}},
@@ -95,7 +114,7 @@ func TestOperationsOfQuarantine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := NewFake()
 			e := NewEnforcer(heldConfig, f)
-			require.NoError(t, e.Takeover(t.Context(), shop()))
+			require.NoError(t, e.Takeover(t.Context(), state))
 			f.Forget()
 			require.NoError(t, applyAll(t.Context(), e, tc.c))
 			require.Equal(t, tc.want, told(f))
@@ -121,6 +140,31 @@ func TestAddressThatGoesAndJoins(t *testing.T) {
 	require.Contains(t, told(rec.Fake), "grace")
 }
 
+// TestGroupThatShrinksAsAPodComes has a wide group that loses a port and keeps its
+// chain, and a pod that comes and was reachable there but for its quarantine.
+func TestGroupThatShrinksAsAPodComes(t *testing.T) {
+	state := func(g ir.Group, more ...ir.Endpoint) ir.State {
+		return sorted(ir.State{
+			Endpoints: append(more, ir.Endpoint{Addr: addr("10.244.1.2"), Pod: "shop/api", Egress: g.ID}),
+			Groups:    []ir.Group{g},
+			PeerSets: []ir.PeerSet{
+				{ID: "p-0", Selects: true, Addrs: addrs("10.244.2.2")},
+				{ID: "p-1", Selects: true, Addrs: addrs("10.244.1.5", "10.244.2.2")},
+			},
+		})
+	}
+	both, one := rule(ir.TCP, 80, 80, "p-0"), rule(ir.TCP, 81, 81, "p-1")
+	from := state(wideGroup(ir.Egress, "ge-wide", both, one))
+	to := state(wideGroup(ir.Egress, "ge-less", both, rule(ir.TCP, 82, 82, "p-1")), ir.Endpoint{Addr: addr("10.244.1.5"), Pod: "shop/new"})
+	rec := record(NewFake())
+	e := NewEnforcer(heldConfig, rec)
+	require.NoError(t, e.Takeover(t.Context(), from))
+	rec.states = rec.states[len(rec.states)-1:]
+	require.NoError(t, applyAll(t.Context(), e, between(from, to)))
+	require.NotEmpty(t, e.named, "the group has grown")
+	requireHeld(t, heldConfig, rec, from, to, []ir.Packet{{Src: addr("10.244.1.2"), Dst: addr("10.244.1.5"), Protocol: ir.TCP, DstPort: 81}})
+}
+
 // TestInFrontOfPolicies has packets that no policy is asked about.
 func TestInFrontOfPolicies(t *testing.T) {
 	table, err := Build(Config{PodCIDRs: podBlocks, PodToNode: true, Midstream: true}, "portcullis-a", shop())
@@ -141,7 +185,8 @@ func TestInFrontOfPolicies(t *testing.T) {
 		"held, from a pod that is not":   {Packet{Src: free4, Dst: held4, Protocol: 1}, Drop},
 		"held, finds its neighbours":     {Packet{Src: held6, Dst: addr("ff02::1:ff00:3"), Protocol: 58, ICMPType: 135}, Accept},
 		"held, what is known":            {Packet{Src: held4, Dst: out4, Protocol: 17, CTState: CTEstablished}, Accept},
-		"held, in midstream":             {Packet{Src: held4, Dst: db4, Protocol: 6, TCPFlags: ack}, Drop},
+		"held, in midstream":             {Packet{Src: held4, Dst: free4, Protocol: 6, TCPFlags: ack}, Drop},
+		"held, midstream to isolated":    {Packet{Src: held4, Dst: db4, Protocol: 6, TCPFlags: ack}, Reject},
 		"held, to the node":              {Packet{Hook: HookInput, Src: held4, Dst: gateway, Protocol: 17}, Drop},
 		"held, to the node, IPv6":        {Packet{Hook: HookInput, Src: held6, Dst: out6, Protocol: 17}, Drop},
 		"held, answers the node":         {Packet{Hook: HookInput, Src: held4, Dst: gateway, Protocol: 6, CTState: CTEstablished}, Accept},

@@ -200,14 +200,6 @@ func (w walker) matches(r Rule) bool {
 			if !ok || !m.Block.Contains(keyAddr(key)) {
 				return false
 			}
-		case Unlisted:
-			key, ok := m.Field.key(w.p)
-			if !ok || !m.Block.Contains(keyAddr(key)) {
-				return false
-			}
-			if _, ok := w.lookup(m.Field, m.Set); ok {
-				return false
-			}
 		case In:
 			if _, ok := w.lookup(m.Field, m.Set); !ok {
 				return false

@@ -144,8 +144,6 @@ func matchText(m Match) string {
 		return "iif lo"
 	case Within:
 		return fmt.Sprintf("%s %s", m.Field, m.Block)
-	case Unlisted:
-		return fmt.Sprintf("%s %s %s != @%s", m.Field, m.Block, m.Field, m.Set)
 	case ICMPv6Type:
 		if m.First == m.Last {
 			return fmt.Sprintf("icmpv6 type %d", m.First)

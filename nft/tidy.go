@@ -21,8 +21,8 @@ type remains struct {
 
 func (r *remains) empty() bool { return len(r.units) == 0 }
 
-// add takes in what is to go, of the pods of changes among others.
-func (r *remains) add(units []unit, changes []ir.EndpointChange) {
+// add takes in what is to go, of the pods with addrs among others.
+func (r *remains) add(units []unit, addrs []netip.Addr) {
 	if len(units) == 0 {
 		return
 	}
@@ -40,10 +40,8 @@ func (r *remains) add(units []unit, changes []ir.EndpointChange) {
 			}
 		}
 	}
-	for _, c := range changes {
-		if c.New == nil {
-			r.addrs[c.Old.Addr] = true
-		}
+	for _, a := range addrs {
+		r.addrs[a] = true
 	}
 }
 

@@ -120,7 +120,7 @@ func TestRemainsPileUp(t *testing.T) {
 	most := 0
 	for seed := range uint64(150) {
 		r := rand.New(rand.NewPCG(seed, 9))
-		cfg := applyConfigs[seed%2]
+		cfg := applyConfigs[seed%3]
 		s := randomState(r)
 		f := NewFake()
 		e := NewEnforcer(cfg, f)

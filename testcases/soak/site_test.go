@@ -235,9 +235,9 @@ func (s *site) released(node string, addrs []netip.Addr, want bool) bool {
 	tables, err := k.Tables(ctx)
 	require.NoError(s.t, err)
 	for _, a := range addrs {
-		set := &nft.Set{Name: "local4", Type: nft.TypeAddr4}
+		set := &nft.Set{Name: "in4", Type: nft.TypeAddr4, Map: true}
 		if a.Is6() {
-			set = &nft.Set{Name: "local6", Type: nft.TypeAddr6}
+			set = &nft.Set{Name: "in6", Type: nft.TypeAddr6, Map: true}
 		}
 		for _, table := range tables {
 			list, err := k.Elements(ctx, table, set)

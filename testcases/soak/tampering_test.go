@@ -78,10 +78,10 @@ var misdeeds = []misdeed{
 	{name: "base chain emptied", commands: "flush chain inet %[1]s ingress"},
 	{name: "base chain deleted", commands: "flush chain inet %[1]s ingress; delete chain inet %[1]s ingress"},
 	{name: "rule inserted", commands: "insert rule inet %[1]s ingress accept"},
-	{name: "IPv4 pod let go", commands: "delete element inet %[1]s in4 { 10.244.1.11 }; delete element inet %[1]s isoin4 { 10.244.1.11 }"},
-	{name: "IPv6 pod let go", commands: "delete element inet %[1]s in6 { fd00:10:244:1::11 }; delete element inet %[1]s isoin6 { fd00:10:244:1::11 }"},
-	{name: "address let out of quarantine", commands: "add element inet %[1]s local4 { 10.244.1.77 }"},
-	{name: "pod put into quarantine", commands: "delete element inet %[1]s local4 { 10.244.1.11 }", closes: true},
+	{name: "IPv4 pod let go", commands: "delete element inet %[1]s in4 { 10.244.1.11 }; add element inet %[1]s in4 { 10.244.1.11 : accept }; delete element inet %[1]s isoin4 { 10.244.1.11 }"},
+	{name: "IPv6 pod let go", commands: "delete element inet %[1]s in6 { fd00:10:244:1::11 }; add element inet %[1]s in6 { fd00:10:244:1::11 : accept }; delete element inet %[1]s isoin6 { fd00:10:244:1::11 }"},
+	{name: "address let out of quarantine", commands: "add element inet %[1]s eg4 { 10.244.1.77 : accept }; add element inet %[1]s in4 { 10.244.1.77 : accept }"},
+	{name: "pod put into quarantine", commands: "delete element inet %[1]s in4 { 10.244.1.11 }", closes: true},
 	{name: "rule that drops all", commands: "insert rule inet %[1]s egress drop", closes: true},
 }
 
