@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +24,7 @@ const (
 // app is the command with what it touches of the world.
 type app struct {
 	stdout, stderr io.Writer
+	name           string // as the user called the program
 	openKernel     func(nft.Config) (nft.Kernel, error)
 	// netns is a file descriptor of the network namespace to work in; 0 is the
 	// process's. Less than 0, nothing of the node is touched but the kernel that
@@ -29,12 +33,21 @@ type app struct {
 }
 
 func newApp(stdout, stderr io.Writer) *app {
-	a := &app{stdout: stdout, stderr: stderr}
+	a := &app{stdout: stdout, stderr: stderr, name: commandName(os.Args[0])}
 	a.openKernel = func(c nft.Config) (nft.Kernel, error) {
 		c.NetNS = a.netns
 		return nft.OpenKernel(c)
 	}
 	return a
+}
+
+// commandName is how the user called the program: kubectl runs its plugin
+// kubectl-portcullis as "kubectl portcullis".
+func commandName(program string) string {
+	if strings.HasPrefix(filepath.Base(program), "kubectl-") {
+		return "kubectl portcullis"
+	}
+	return "portcullis"
 }
 
 // failure is an error with the exit code that belongs to it. A failure without an
@@ -78,7 +91,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	}
 	fmt.Fprintf(a.stderr, "portcullis: %v\n", err)
 	if !started {
-		fmt.Fprintln(a.stderr, "See 'portcullis --help'.")
+		fmt.Fprintf(a.stderr, "See '%s --help'.\n", a.name)
 	}
 	return code
 }
@@ -94,17 +107,24 @@ func (a *app) root(started *bool) *cobra.Command {
 		Args:              cobra.NoArgs,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Annotations:       map[string]string{cobra.CommandDisplayNameAnnotation: a.name},
 	}
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help is enough
-	root.AddCommand(a.agent(), a.cleanup(), a.render(), a.explain(), a.demo(), a.installCNI(), a.version())
-	for _, c := range append(root.Commands(), root) {
-		do := c.RunE
-		c.RunE = func(c *cobra.Command, args []string) error {
-			*started = true
-			return do(c, args)
-		}
-	}
+	root.AddCommand(a.agent(), a.cleanup(), a.render(), a.explain(), a.matrix(), a.demo(), a.installCNI(), a.version())
+	markStarted(root, started)
 	return root
+}
+
+// markStarted makes every command of a tree say that it has started.
+func markStarted(c *cobra.Command, started *bool) {
+	do := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		*started = true
+		return do(c, args)
+	}
+	for _, sub := range c.Commands() {
+		markStarted(sub, started)
+	}
 }

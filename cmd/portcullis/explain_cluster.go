@@ -15,7 +15,7 @@ import (
 	"github.com/portcullis-netpol/portcullis/policy/manifest"
 )
 
-// cluster is what explain asks.
+// cluster is what explain and matrix ask.
 type cluster struct {
 	objects *manifest.Objects
 	made    map[*corev1.Pod]bool // pods whose addresses were made up
@@ -66,8 +66,10 @@ func placeNodes(o *manifest.Objects) []manifest.PlaceNode {
 			add(p.Spec.NodeName, nil)
 		}
 	}
-	if len(nodes) == 0 {
-		add("node-1", nil)
+	if len(nodes) == 0 { // enough for all pods, as each has room for 253
+		for i := range 1 + len(o.Pods)/250 {
+			add(fmt.Sprintf("node-%d", i+1), nil)
+		}
 	}
 	return nodes
 }
@@ -182,15 +184,20 @@ func (c *cluster) nodes() []*corev1.Node {
 	return nodes
 }
 
-// answer evaluates the flow in every family that both ends have.
-func (c *cluster) answer(src, dst end, proto corev1.Protocol, port int32) (answer, error) {
-	a := answer{Source: src.name, Destination: dst.name, Protocol: string(proto), Port: port, Allowed: true}
-	world := evaluate.Cluster{
+// world is the cluster as evaluate takes it.
+func (c *cluster) world() evaluate.Cluster {
+	return evaluate.Cluster{
 		Namespaces: c.objects.Namespaces,
 		Pods:       c.objects.Pods,
 		Policies:   c.objects.Policies,
 		Nodes:      c.nodes(),
 	}
+}
+
+// answer evaluates the flow in every family that both ends have.
+func (c *cluster) answer(src, dst end, proto corev1.Protocol, port int32) (answer, error) {
+	a := answer{Source: src.name, Destination: dst.name, Protocol: string(proto), Port: port, Allowed: true}
+	world := c.world()
 	for _, family := range []string{"IPv4", "IPv6"} {
 		s, ok1 := src.addr(family)
 		d, ok2 := dst.addr(family)

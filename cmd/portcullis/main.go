@@ -1,8 +1,8 @@
 // Command portcullis enforces Kubernetes NetworkPolicies with nftables, and answers
 // questions about them without a cluster. `portcullis --help` lists its commands.
 //
-// Exit codes: 0 is success, 1 a failure at run time (or "denied" from explain, or a
-// mismatch in demo), 2 a mistake in flags, arguments or input files.
+// Exit codes: 0 is success, 1 a failure at run time (or "denied" from explain,
+// differences from matrix diff, or a mismatch in demo), 2 a mistake in flags, arguments or input files.
 package main
 
 import (
