@@ -83,8 +83,23 @@ type rawElement struct {
 	timeout time.Duration // what is left of it
 }
 
-// Elements implements Kernel.
+// Elements implements Kernel. A read lacks elements while the kernel makes the set
+// larger, which it does a moment after they were added; so two reads have to agree.
 func (k *kernel) Elements(ctx context.Context, table string, set *Set) ([]Element, error) {
+	var before []Element
+	for i := 1; ; i++ {
+		list, err := k.readElements(ctx, table, set)
+		if err != nil {
+			return nil, err
+		}
+		if i > 1 && slices.EqualFunc(before, list, func(a, b Element) bool { return a.Key == b.Key }) || i == maxReads {
+			return list, nil
+		}
+		before = list
+	}
+}
+
+func (k *kernel) readElements(ctx context.Context, table string, set *Set) ([]Element, error) {
 	complete := true
 	sets, err := k.sets(ctx, table, &complete)
 	if err != nil {
