@@ -57,6 +57,11 @@ image: ## Write bin/portcullis-image.tar, an OCI archive for amd64 and arm64, wi
 manifests-test: ## Check the manifests, the Helm chart and the image.
 	for d in image check; do (cd manifests/$$d && GOGC=400 $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test -count=1 ./...) || exit 1; done
 
+.PHONY: browser-test
+browser-test: browser-tools ## Test the page of `portcullis matrix -o html` in headless Chromium.
+	$(GO) vet -tags browser ./cmd/portcullis/matrixpage
+	$(GO) test -count=1 -tags browser ./cmd/portcullis/matrixpage
+
 .PHONY: lint
 lint: ## Check formatting, go vet and staticcheck.
 	@test -z "$$(gofmt -l agent cmd manifests nft policy testcases)" || { gofmt -d agent cmd manifests nft policy testcases; exit 1; }
@@ -71,6 +76,11 @@ tools: ## Install what the tests need and this machine lacks: nft and a C compil
 .PHONY: conformance-tools
 conformance-tools: WANT = nft:nftables iptables:iptables
 conformance-tools: ## Install what the upstream suite needs and this machine lacks: nft and iptables (Debian; root).
+	$(install)
+
+.PHONY: browser-tools
+browser-tools: WANT = chromium:chromium
+browser-tools: ## Install what browser-test needs and this machine lacks: Chromium (Debian; root).
 	$(install)
 
 .PHONY: vm-tools

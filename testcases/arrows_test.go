@@ -23,6 +23,7 @@ var arrows = []struct {
 	{pkg: "policy/ir", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/", "golang.org/"}},
 	{pkg: "policy", own: []string{"policy/ir"}, never: []string{"k8s.io/client-go/", "github.com/google/nftables", "github.com/vishvananda/", "github.com/mdlayher/"}},
 	{pkg: "policy/evaluate", own: nil, never: []string{"k8s.io/client-go/", "github.com/google/nftables", "github.com/vishvananda/", "github.com/mdlayher/"}},
+	{pkg: "policy/matrix", own: []string{"policy/evaluate"}, never: []string{"k8s.io/client-go/", "github.com/google/nftables", "github.com/vishvananda/", "github.com/mdlayher/"}},
 	{pkg: "policy/manifest", own: nil, never: []string{"k8s.io/client-go/", "github.com/google/nftables", "github.com/vishvananda/", "github.com/mdlayher/"}},
 	{pkg: "nft", own: []string{"policy/ir", "nft/watch"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/vishvananda/"}},
 	{pkg: "testcases/lab", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/"}},
@@ -31,6 +32,7 @@ var arrows = []struct {
 	{pkg: "nft/spoof", own: []string{"nft/watch"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/vishvananda/"}},
 	{pkg: "agent/cni", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/"}},
 	{pkg: "agent/node", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/google/nftables"}},
+	{pkg: "agent/lean", own: nil, never: []string{"github.com/google/nftables", "github.com/vishvananda/", "github.com/mdlayher/"}},
 	{pkg: "agent", own: []string{"policy", "policy/ir", "policy/manifest", "nft", "nft/watch", "nft/conntrack", "nft/spoof", "agent/cni", "agent/node"}, never: nil},
 	// It runs for every pod that starts: small, and without what an agent needs.
 	{pkg: "cmd/portcullis-cni", own: []string{"agent/cni"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/google/nftables"}},

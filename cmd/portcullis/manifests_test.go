@@ -87,7 +87,7 @@ func TestInstallationFits(t *testing.T) {
 	require.Equal(t, in.daemon.Spec.Selector.MatchLabels, in.daemon.Spec.Template.Labels)
 }
 
-// TestInstallationRights grants what the agent's informers ask for, and of writing only
+// TestInstallationRights grants what the agent's reflectors ask for, and of writing only
 // what its recorder of Events does.
 func TestInstallationRights(t *testing.T) {
 	granted := map[string][]string{}
