@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/portcullis-netpol/portcullis/cmd/portcullis/matrixpage"
+	"github.com/portcullis-netpol/portcullis/cmd/portcullis/tty"
 	"github.com/portcullis-netpol/portcullis/policy/matrix"
 )
 
@@ -131,8 +132,7 @@ func (a *app) runMatrix(ctx context.Context, f *matrixFlags) error {
 	case "json":
 		err = writeJSON(a.stdout, newMatrixJSON(m, f.asked, notes))
 	default:
-		colour, width := terminalOf(a.stdout)
-		err = writeMatrixText(a.stdout, m, f.asked, textStyle{colour, width})
+		err = writeMatrixText(a.stdout, m, f.asked, styleOf(a.stdout))
 	}
 	if err != nil {
 		return fmt.Errorf("print the matrix: %w", err)
@@ -152,12 +152,13 @@ func (f *matrixFlags) portNames() []string {
 func (a *app) progress(now func() time.Time) func(done, total int) {
 	next, shown := now().Add(time.Second), false
 	_, file := a.stderr.(*os.File)
+	watched, _, _ := tty.Of(a.stderr)
 	return func(done, total int) {
 		switch {
 		case done == total && shown && file:
 			fmt.Fprint(a.stderr, "\r\x1b[K")
 		case done == total || now().Before(next):
-		case isTerminal(a.stderr):
+		case watched:
 			next, shown = now().Add(time.Second/5), true
 			fmt.Fprintf(a.stderr, "\r\x1b[K%d of %d kinds of pods", done, total)
 		default:

@@ -94,8 +94,7 @@ func (a *app) runMatrixDiff(ctx context.Context, f *matrixFlags, args []string) 
 	case "json":
 		err = writeJSON(a.stdout, newDiffJSON(d, notes))
 	default:
-		colour, width := terminalOf(a.stdout)
-		err = writeDiffText(a.stdout, d, textStyle{colour, width})
+		err = writeDiffText(a.stdout, d, styleOf(a.stdout))
 	}
 	if err != nil {
 		return fmt.Errorf("print the difference: %w", err)

@@ -1,40 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/portcullis-netpol/portcullis/cmd/portcullis/tty"
 )
 
-// terminalOf tells whether colours are welcome (see no-color.org), and how wide the terminal is: 80 columns where there
-// is none.
-func terminalOf(w io.Writer) (colour bool, width int) {
-	const unknown, least = 80, 40
-	f, ok := w.(*os.File)
-	if !ok {
-		return false, unknown
-	}
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	if err != nil {
-		return false, unknown
-	}
-	width = int(size.Col)
-	if width < least {
-		width = unknown
-	}
-	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb", width
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	return err == nil
+// styleOf returns how text is printed to w: in 80 columns where there is no terminal.
+func styleOf(w io.Writer) textStyle {
+	const columns = 80
+	_, colour, width := tty.Of(w)
+	return textStyle{colour, cmp.Or(width, columns)}
 }
 
 // printable escapes what a terminal might obey, or show in another order. No name that an API server takes is changed.

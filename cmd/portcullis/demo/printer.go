@@ -1,14 +1,14 @@
 package demo
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/portcullis-netpol/portcullis/cmd/portcullis/tty"
 )
 
 // printer shows what happens.
@@ -23,27 +23,9 @@ func newPrinter(stdout *closingWriter, stderr io.Writer, asJSON bool, s *scene) 
 	if asJSON {
 		return &jsonPrinter{w: stdout, aside: stderr}
 	}
-	colour, width := terminal(stdout.w)
-	return &textPrinter{w: stdout, scene: s, colour: colour, width: width}
-}
-
-// terminal tells whether colours are welcome (see no-color.org), and how wide the
-// terminal is; 100 columns where there is none.
-func terminal(w io.Writer) (colour bool, width int) {
-	const unknown = 100
-	f, ok := w.(*os.File)
-	if !ok {
-		return false, unknown
-	}
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	if err != nil {
-		return false, unknown
-	}
-	width = int(size.Col)
-	if width < 40 {
-		width = unknown
-	}
-	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb", width
+	const columns = 100 // where there is no terminal
+	_, colour, width := tty.Of(stdout.w)
+	return &textPrinter{w: stdout, scene: s, colour: colour, width: cmp.Or(width, columns)}
 }
 
 type textPrinter struct {

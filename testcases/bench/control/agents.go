@@ -59,20 +59,31 @@ type scene struct {
 	agent *child
 }
 
-// measureAgent starts an agent against an API server and measures it.
-func measureAgent(ctx context.Context, plan agentPlan) (r *agentResult, err error) {
+// newScene makes a laboratory with an API server for a cluster, and no agent yet.
+func newScene(size Size) (*scene, error) {
 	s := &scene{}
+	var err error
 	if s.Lab, err = lab.New(lab.Config{Topology: lab.Routed, Nodes: []string{node}}); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, s.Lab.Close()) }()
-	if s.api, err = serveAPI(newCluster(plan.Size)); err != nil {
-		return nil, err
+	if s.api, err = serveAPI(newCluster(size)); err != nil {
+		return nil, errors.Join(err, s.Lab.Close())
 	}
-	defer func() { err = errors.Join(err, s.api.close()) }()
 	if err := s.furnish(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *scene) close() error { return errors.Join(s.api.close(), s.Lab.Close()) }
+
+// measureAgent starts an agent against an API server and measures it.
+func measureAgent(ctx context.Context, plan agentPlan) (r *agentResult, err error) {
+	s, err := newScene(plan.Size)
+	if err != nil {
 		return nil, err
 	}
+	defer func() { err = errors.Join(err, s.close()) }()
 	begin := time.Now()
 	if err := s.startAgent(ctx, plan, "agent-"); err != nil {
 		return nil, err

@@ -12,8 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-
-	"github.com/portcullis-netpol/portcullis/testcases/lab"
 )
 
 // loadPlan is what to measure of what an agent takes from the API server.
@@ -51,18 +49,11 @@ const endedShare, hostShare = 5, 8
 
 // measureLoad starts an agent and counts what it is sent.
 func measureLoad(ctx context.Context, plan loadPlan) (r *loadResult, err error) {
-	s := &scene{}
-	if s.Lab, err = lab.New(lab.Config{Topology: lab.Routed, Nodes: []string{node}}); err != nil {
+	s, err := newScene(plan.Size)
+	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, s.Lab.Close()) }()
-	if s.api, err = serveAPI(newCluster(plan.Size)); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, s.api.close()) }()
-	if err := s.furnish(); err != nil {
-		return nil, err
-	}
+	defer func() { err = errors.Join(err, s.close()) }()
 	r = &loadResult{Size: plan.Size, Listed: map[resource]volume{}}
 	for i := range plan.Size.Pods * endedShare / 100 {
 		p := lifePod("ended", i)
