@@ -44,8 +44,9 @@ type attachments struct {
 	// pods are those of this node as the source described them last, but for
 	// those in the host's network.
 	pods map[key]*corev1.Pod
-	// lost are addresses that the pods' status may still name: the plugin took them
-	// back, or gave them to another pod. A kubelet says so seconds later only.
+	// lost are addresses that the pods' status may still name, or even name later: the
+	// plugin took them back, or gave them to another pod. A kubelet says so seconds
+	// later only.
 	lost map[key]map[netip.Addr]bool
 	// seen are the pods of this node that the index has with an address.
 	seen map[key]bool
@@ -135,13 +136,16 @@ func (a *attachments) add(id cni.Attachment, at attachment) []*corev1.Pod {
 	a.list[id] = at
 	var changed []*corev1.Pod
 	for k, p := range a.pods {
-		switch {
-		case at.of(p):
+		if at.of(p) {
 			for _, addr := range at.addrs {
 				delete(a.lost[k], addr)
 			}
-		case !a.lose(k, at.addrs):
-			continue
+		} else {
+			named := slices.DeleteFunc(statusAddrs(p), func(addr netip.Addr) bool { return !slices.Contains(at.addrs, addr) })
+			if len(named) == 0 {
+				continue
+			}
+			a.lose(k, named)
 		}
 		changed = append(changed, a.view(k))
 	}
@@ -163,20 +167,15 @@ func (a *attachments) remove(id cni.Attachment, at attachment) []*corev1.Pod {
 	return []*corev1.Pod{a.view(at.pod)}
 }
 
-// lose notes that k has lost those of addrs that its status names, and reports whether
-// there are any.
-func (a *attachments) lose(k key, addrs []netip.Addr) bool {
-	any := false
-	for _, addr := range statusAddrs(a.pods[k]) {
-		if !slices.Contains(addrs, addr) {
-			continue
-		}
-		if any = true; a.lost[k] == nil {
-			a.lost[k] = map[netip.Addr]bool{}
-		}
+// lose notes that k has lost addrs. Its status may name them, or will: the kubelet can
+// write it when the plugin has taken them back already.
+func (a *attachments) lose(k key, addrs []netip.Addr) {
+	if a.lost[k] == nil {
+		a.lost[k] = map[netip.Addr]bool{}
+	}
+	for _, addr := range addrs {
 		a.lost[k][addr] = true
 	}
-	return any
 }
 
 // answer is called when the kernel holds what the index holds.

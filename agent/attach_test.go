@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -334,4 +335,23 @@ func TestAffected(t *testing.T) {
 	var b affected
 	b.add(a)
 	require.Equal(t, a, b)
+}
+
+// TestStatusAfterDel has the kubelet write a pod's address when the plugin has taken it
+// back: the pod does not have it any more, until the plugin gives it to the pod again.
+func TestStatusAfterDel(t *testing.T) {
+	a := newAttachments("node-1")
+	addr := netip.MustParseAddr(webAddr)
+	id := cni.Attachment{ContainerID: "sandbox", Interface: "eth0"}
+	bare, late := shopPod("web", "node-1", webAddr), shopPod("web", "node-1", webAddr)
+	bare.Status = corev1.PodStatus{Phase: corev1.PodPending}
+	at := attachment{pod: podKey("shop", "web"), uid: bare.UID, addrs: []netip.Addr{addr}}
+	require.Empty(t, statusAddrs(a.describe(at.pod, bare)))
+	require.Equal(t, []netip.Addr{addr}, statusAddrs(a.add(id, at)[0]))
+	require.Empty(t, statusAddrs(a.remove(id, at)[0]))
+	require.Empty(t, statusAddrs(a.describe(at.pod, late)))
+
+	id.ContainerID = "another"
+	require.Equal(t, []netip.Addr{addr}, slices.Compact(statusAddrs(a.add(id, at)[0])))
+	require.Equal(t, []netip.Addr{addr}, slices.Compact(statusAddrs(a.describe(at.pod, late))))
 }
