@@ -152,6 +152,9 @@ type Group struct {
 	// enforces them should not keep each of these by itself. It follows from the
 	// rules.
 	Wide bool
+	// Audit is set if the group's policies are tried only: what no step accepts passes,
+	// and is logged.
+	Audit bool
 	// Policies are the "namespace/name" of the policies that made the group,
 	// sorted; for names, comments and explanations only.
 	Policies []string
