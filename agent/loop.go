@@ -46,6 +46,8 @@ type enforcer interface {
 	Takeovers() int
 	Untidy() bool
 	Tidy(context.Context) error
+	Forbidding() bool
+	Lapse(context.Context) (time.Duration, error)
 }
 
 // loop carries what the queue holds into the kernel. Its fields belong to the
@@ -80,6 +82,8 @@ type loop struct {
 	// removed; nil if there is nothing.
 	tidy        <-chan time.Time
 	untidySince time.Time
+	// lapse ticks when nothing may be forbidden any more; nil if nothing is.
+	lapse <-chan time.Time
 
 	// quarantine holds back pods that the agent does not know yet, whose
 	// addresses are in blocks: fixedCIDRs, or those that the own Node named, and
@@ -134,6 +138,7 @@ func (l *loop) run(ctx context.Context) (err error) {
 	l.backoff = retries()
 	var retry <-chan time.Time
 	for {
+		l.lapseLater()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -163,6 +168,9 @@ func (l *loop) run(ctx context.Context) (err error) {
 			if retry == nil {
 				retry = l.tidyUp(ctx)
 			}
+			continue
+		case <-l.lapse:
+			l.lapse = l.lapsed(ctx)
 			continue
 		case <-l.advance.again():
 			l.advance.rest()

@@ -141,6 +141,49 @@ func TestTidiesUp(t *testing.T) {
 	l.rules.answer(t, "repair", nil)
 }
 
+// TestWhatIsForbiddenLapses: what looks for forbidden flows goes when the last one's time
+// is over, be it this agent that forbade it or the one before; a failure is no reason to
+// do anything but to try again.
+func TestWhatIsForbiddenLapses(t *testing.T) {
+	l := startLoop(t)
+	l.queue.put(batch{synced: true})
+	c := l.rules.next(t, "takeover")
+	l.rules.forbids = true
+	c.reply <- nil
+	waits := func(d time.Duration) {
+		t.Helper()
+		inLoop(t, l, func(*loop) bool { return true })
+		require.True(t, l.clock.HasWaiters())
+		l.clock.Step(d - 1)
+		inLoop(t, l, func(*loop) bool { return true })
+		l.rules.none(t)
+		l.clock.Step(1)
+	}
+	lapses := func(rest time.Duration, err error) {
+		t.Helper()
+		c := l.rules.next(t, "lapse")
+		l.rules.rest = rest
+		c.reply <- err
+	}
+	waits(forbidFor)
+	lapses(time.Second, nil)
+	waits(time.Second)
+	lapses(0, nft.ErrUncertain)
+	waits(lapseAgain)
+	require.Empty(t, l.health.sicknesses())
+	lapses(0, nil)
+	inLoop(t, l, func(*loop) bool { return true })
+	require.False(t, l.clock.HasWaiters())
+
+	l.pod("a")
+	c = l.rules.next(t, "apply")
+	l.rules.forbids = true
+	c.reply <- nil
+	waits(forbidFor)
+	lapses(0, nil)
+	require.NoError(t, l.stop(t))
+}
+
 // TestUncertainWriteIsRepaired fails a write and then repairs, again and again: the
 // agent is unhealthy all the while, waits longer each time, and never gives up.
 func TestUncertainWriteIsRepaired(t *testing.T) {

@@ -38,6 +38,8 @@ type recorder struct {
 	bridged   bool
 	takeovers int
 	untidy    bool
+	forbids   bool
+	rest      time.Duration
 }
 
 func newRecorder() *recorder { return &recorder{calls: make(chan call)} }
@@ -74,10 +76,17 @@ func (r *recorder) Tidy(ctx context.Context) error {
 	return r.call(ctx, call{what: "tidy"})
 }
 
+func (r *recorder) Lapse(ctx context.Context) (time.Duration, error) {
+	err := r.call(ctx, call{what: "lapse"})
+	r.forbids = err != nil || r.rest > 0
+	return r.rest, err
+}
+
 func (r *recorder) SetPodCIDRs(blocks []netip.Prefix) { r.blocks = blocks }
 func (r *recorder) SetMidstream(on bool)              { r.midstream = on }
 func (r *recorder) SetBridged(on bool)                { r.bridged = on }
 func (r *recorder) Untidy() bool                      { return r.untidy }
+func (r *recorder) Forbidding() bool                  { return r.forbids }
 func (r *recorder) Takeovers() int                    { return r.takeovers }
 
 // next returns the next call, which must be the one named.

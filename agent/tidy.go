@@ -35,3 +35,29 @@ func (l *loop) tidyUp(ctx context.Context) <-chan time.Time {
 	}
 	return l.failed(err)
 }
+
+// lapseAgain is the pause after a failure to take away what looks for forbidden flows.
+const lapseAgain = time.Minute
+
+// lapseLater sees to it that what looks for forbidden flows goes when none is forbidden any
+// more. Every packet pays for it.
+func (l *loop) lapseLater() {
+	if l.lapse == nil && l.enforcer.Forbidding() {
+		l.lapse = l.clock.After(forbidFor)
+	}
+}
+
+// lapsed takes it away, or returns what to wait for before the next attempt.
+func (l *loop) lapsed(ctx context.Context) <-chan time.Time {
+	rest, err := l.enforcer.Lapse(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		l.log.Warn("rules for cut connections stay in force longer than they have to", "error", err, "retryIn", lapseAgain)
+		rest = lapseAgain
+	case rest <= 0:
+		return nil
+	}
+	return l.clock.After(rest)
+}

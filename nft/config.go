@@ -64,7 +64,8 @@ type Config struct {
 	// Bridged says that pods are attached to a bridge. With Midstream, what
 	// Enforcer.Forbid has forbidden of TCP is then reset before DNAT, unless it opens
 	// a connection: a bridge would send a later reset as it is, from an address that
-	// a client of a Service does not know. Every packet that arrives pays for it.
+	// a client of a Service does not know. Every packet that arrives pays for it while
+	// anything is forbidden.
 	Bridged bool
 	// NetNS is a file descriptor of the network namespace to work in; 0 means
 	// the one of the process.

@@ -44,6 +44,17 @@ func (t Tuple) key() string {
 
 func (f family) cutSet() *Set { return &Set{Name: "cut" + f.digit, Type: f.tuple, Expires: true} }
 
+// cut denies what Forbid has forbidden.
+func (f family) cut() Rule {
+	return Rule{Match: []Match{In{f.flow, f.cutSet().Name}}, Action: Verdict{VerdictGoto, chainDeny}}
+}
+
+// forwardCutRules stand behind the policies and all else that judges what is forwarded,
+// so that they change nothing but the verdict of what would pass.
+func forwardCutRules() []Rule {
+	return slices.Concat([]Rule{established}, families[1].discovery(), each(family.cut))
+}
+
 // fromHostRules are for packets of the node's own processes, which may send what they
 // like: but where a pod's flow to its node was cut, the node's end must not open it
 // again by sending first. A probe of the pod is not concerned, because it would have
@@ -80,6 +91,10 @@ func beforeNATRules() []Rule {
 // the old one before that. A takeover keeps what is forbidden. After an
 // error some tuples may not be forbidden; nothing else is in doubt, and Forbid
 // may be called again.
+//
+// Where nothing was forbidden before, Forbid puts the chains in force that look for it,
+// and waits for packets that are past their place: some milliseconds. From then on every
+// packet pays for these chains, until Lapse.
 func (e *Enforcer) Forbid(ctx context.Context, tuples []Tuple, timeout time.Duration) error {
 	if e.table == "" {
 		return errors.New("forbid: no table was put in force yet")
@@ -100,11 +115,14 @@ func (e *Enforcer) Forbid(ctx context.Context, tuples []Tuple, timeout time.Dura
 		one.Timeout = timeout
 		elements[i] = append(elements[i], one)
 	}
+	if len(tuples) == 0 {
+		return nil
+	}
 	var units []unit
 	for i, f := range families {
 		units = append(units, addElements(f.cutSet(), distinct(elements[i]))...)
 	}
-	if err := e.send(ctx, e.table, []step{{units: units}}); err != nil {
+	if err := e.bar(ctx, units, timeout); err != nil {
 		return fmt.Errorf("forbid: %w", err)
 	}
 	return nil
@@ -119,25 +137,25 @@ func distinct(list []Element) []Element {
 	return slices.CompactFunc(list, func(a, b Element) bool { return a.Key == b.Key })
 }
 
-// keepForbidden copies what the old tables still forbid into a new one. It is
-// worth no failed takeover: what is lost are flows that nobody may use any more
-// in the seconds to come.
-func (e *Enforcer) keepForbidden(ctx context.Context, old []string, table string) {
-	var units []unit
+// forbidden returns what tables forbid, as elements for another one, and for how long
+// at most. It is worth no failed takeover: what is lost are flows that nobody may use any
+// more in the seconds to come.
+func (e *Enforcer) forbidden(ctx context.Context, tables []string) (units []unit, longest time.Duration) {
 	for _, f := range families {
 		var all []Element
-		for _, o := range old {
-			list, err := e.kernel.Elements(ctx, o, f.cutSet())
+		for _, t := range tables {
+			list, err := e.kernel.Elements(ctx, t, f.cutSet())
 			if err != nil {
-				e.cfg.logger().Warn("what an old table forbids cannot be read", "table", o, "set", f.cutSet().Name, "error", err)
+				e.cfg.logger().Warn("what an old table forbids cannot be read", "table", t, "set", f.cutSet().Name, "error", err)
 			}
 			all = append(all, list...)
 		}
 		// What has no timeout, or none left, is not of our making or is over.
 		all = slices.DeleteFunc(all, func(x Element) bool { return x.Timeout < time.Millisecond })
+		for _, x := range all {
+			longest = max(longest, x.Timeout)
+		}
 		units = append(units, addElements(f.cutSet(), distinct(all))...)
 	}
-	if err := e.send(ctx, table, []step{{units: units}}); err != nil {
-		e.cfg.logger().Warn("what old tables forbid is forgotten", "tables", old, "error", err)
-	}
+	return units, longest
 }

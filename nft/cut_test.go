@@ -53,9 +53,6 @@ func TestForbid(t *testing.T) {
 		require.Equal(t, Accept, verdict(p), "%+v", p)
 	}
 	requireVerified(t, e, shop())
-	none, err := Build(Config{}, e.Table(), shop())
-	require.NoError(t, err)
-	require.Empty(t, Diff(none, f.Snapshot()[e.Table()]))
 	f.Forget()
 	require.NoError(t, e.Repair(ctx, shop()))
 	require.Empty(t, f.History(), "what is forbidden is no difference")

@@ -16,7 +16,7 @@
 //	chain egress   hook forward, priority 10      chain ingress   hook forward, priority 11
 //	  ct state established,related accept           (the same)
 //	  meta nfproto ipv6 goto egress6                meta nfproto ipv6 goto ingress6
-//	  (midstream, cut)
+//	  (midstream)
 //	  ip saddr vmap @eg4                            ip daddr vmap @in4
 //	  ip saddr 10.244.1.0/24 drop                   ip daddr 10.244.1.0/24 drop
 //	                                                (quarantine: for each block of
@@ -28,26 +28,19 @@
 //	  (link-local, in egress6)
 //
 //	link-local
-//	  ip6 saddr fe80::/10 goto link-local
-//	  ip6 daddr fe80::/10 drop
+//	  ip6 saddr fe00::/8 jump near
+//	  ip6 daddr fe00::/8 jump near
 //	midstream, with Config.Midstream
 //	  tcp flags & (fin | syn | rst | ack) != syn ct state new jump midstream
-//	cut
-//	  ip saddr . meta l4proto . th sport . ip daddr . th dport @cut4 goto deny
 //
 //	chain host     hook input, priority 10: chain egress once more, for packets to
-//	               the pod's own node; only with Config.PodToNode. It has neither
-//	               cut nor link-local, of midstream what is about the source, and
+//	               the pod's own node; only with Config.PodToNode. It has no
+//	               link-local, of midstream what is about the source, and
 //	               with Config.PodCIDRs, in front: iif lo accept
 //
-//	chain from-host  hook output, priority 10: what is established, and cut, for
-//	               packets of the node's own processes; only with Config.PodToNode
-//
-//	chain before-nat  hook prerouting, priority -150; only with Config.Midstream
-//	                 and Config.Bridged
-//	  ct state established,related accept
-//	  tcp flags & (fin | syn | rst | ack) != syn ip saddr . … @cut4 goto tcp-reset
-//	                                                (as in cut; and ip6)
+//	chain near
+//	  ip6 saddr fe80::/10 goto link-local
+//	  ip6 daddr fe80::/10 drop
 //
 //	chain link-local
 //	  icmpv6 type 130-132 accept                    (who listens to which group;
@@ -77,6 +70,23 @@
 //	  ip saddr . ip daddr @self4 accept             (a pod reaches itself; and ip6)
 //	  drop                                          (or an answer and then drop)
 //
+// And while anything is forbidden, these three more:
+//
+//	chain cut      hook forward, priority 12
+//	  ct state established,related accept
+//	  icmpv6 type 133-137 accept
+//	  ip saddr . meta l4proto . th sport . ip daddr . th dport @cut4 goto deny
+//	                                                (and ip6)
+//
+//	chain from-host  hook output, priority 10: the same, but for icmpv6, for packets
+//	               of the node's own processes; only with Config.PodToNode
+//
+//	chain before-nat  hook prerouting, priority -150; only with Config.Midstream
+//	                 and Config.Bridged
+//	  ct state established,related accept
+//	  tcp flags & (fin | syn | rst | ack) != syn ip saddr . … @cut4 goto tcp-reset
+//	                                                (as in cut; and ip6)
+//
 // A packet is looked up by address, by protocol and port, and by peer, however
 // many policies there are; the quarantine costs it nothing, because the map that leads
 // to the policies is also the list of the pods that are out of quarantine. Chains
@@ -93,7 +103,7 @@
 // # In front of the policies
 //
 // What connection tracking knows is accepted; a flow is judged by its first packet.
-// Three things are judged before any policy is asked:
+// Two things are judged before any policy is asked:
 //
 //   - IPv6 link-local addresses. Every pod has one, no pod's status names it, and no
 //     policy can speak of it. A router forwards none of them, but a bridge with
@@ -102,7 +112,8 @@
 //     be neither protected from it nor held back. So whatever has a link-local source
 //     or destination is dropped, be there policies or not, multicast included (mDNS,
 //     DHCPv6). Neighbour discovery passes, and so does multicast listener
-//     discovery, which bridges follow. That holds for every bridge of the node whose
+//     discovery, which bridges follow. Of nearly every other packet one byte of each
+//     address tells that it is none of these. That holds for every bridge of the node whose
 //     packets come to the forward hook, not only for that of the pods.
 //     Between a pod and its own node such packets go through other hooks and pass, in
 //     quarantine and with an isolated pod too: a pod may have its gateway there.
@@ -117,13 +128,29 @@
 //     Service: chain before-nat resets that as it arrives, before DNAT, and there
 //     invalid packets too. It has no say in anything else, be it an established
 //     connection, the packet that opens one, or another protocol.
-//   - What is forbidden for a time, since other protocols have no such flags.
+//
+// And one thing is judged behind them: what is forbidden for a time, since other
+// protocols have no such flags.
 //
 // Packets of the node's own processes are looked at for one thing only. When a flow of
 // a pod to its own node is cut and the node's end is the first to send, that is a new
 // flow of the node to the pod, whose answers would pass. So what Forbid has forbidden
 // is denied here as well; a process that sends UDP is told so (EPERM). Of
 // TCP too this takes a call of Forbid: nothing resets what the node sends midstream.
+//
+// # While something is forbidden
+//
+// Hardly ever is anything forbidden, and to look for it would cost every packet of every
+// flow: a base chain each for what is forwarded, for what the node sends and for what
+// arrives, and new ones a look into a set. So these chains come with the first call of
+// Forbid, in front of its first element, and go with a call of Lapse when the last
+// timeout has passed and the kernel's sets are empty. A takeover gives the new table both
+// before it is in force. They stand apart from the chains of policies, so that these are
+// not touched, and behind them, so that what they deny they only deny as well.
+//
+// Connection tracking is asked at two of these hooks itself. A packet that came there
+// before the chain, and found its flow forgotten after Forbid had returned, would pass by
+// it. Therefore the call that puts the chains there waits for such packets.
 //
 // # Quarantine
 //
@@ -183,7 +210,8 @@
 // lost although the batch is committed. Enforcer.Repair reads the table back and
 // compares it, rule by rule and element by element, with what Build makes of the
 // State, and so does Takeover before it puts a table in force. What Forbid has put
-// there comes and goes and is not compared; a takeover carries it over.
+// there comes and goes and is not compared; a takeover carries it over. The chains that
+// look for it are compared: all of them have to be there, or none.
 //
 // Kernel.Watch tells when somebody else has changed a table of ours. Every
 // notification of the kernel names the socket that the change came from, which is

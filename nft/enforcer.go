@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/portcullis-netpol/portcullis/policy/ir"
 )
@@ -26,11 +27,16 @@ type Enforcer struct {
 	remains remains
 	// named are the groups of table whose objects have the names of others.
 	named map[ir.GroupID]ir.Group
+	// barrier is about what is forbidden in table.
+	barrier barrier
+	now     func() time.Time
 }
 
 // NewEnforcer returns an Enforcer that changes nothing until Takeover. The
 // caller goes on owning k.
-func NewEnforcer(cfg Config, k Kernel) *Enforcer { return &Enforcer{cfg: cfg, kernel: k} }
+func NewEnforcer(cfg Config, k Kernel) *Enforcer {
+	return &Enforcer{cfg: cfg, kernel: k, now: time.Now}
+}
 
 // Table returns the name of the table in force, "" before the first Takeover.
 func (e *Enforcer) Table() string { return e.table }
@@ -72,15 +78,23 @@ func (e *Enforcer) Takeover(ctx context.Context, s ir.State) error {
 	if err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}
+	forbidden, longest := e.forbidden(ctx, old)
+	behind := barrier{chains: CutChains(e.cfg), up: len(forbidden) > 0}
+	behind.outlasts(e.now(), longest)
+	if behind.up {
+		t.Chains = append(t.Chains, behind.chains...)
+	}
 	if err := e.prepare(ctx, t); err != nil {
 		// Nothing leads into the new table yet.
 		return fmt.Errorf("take over: %w", errors.Join(err, e.discard(ctx, name)))
 	}
-	e.keepForbidden(ctx, old, name)
+	if err := e.send(ctx, name, []step{{units: forbidden}}); err != nil {
+		e.cfg.logger().Warn("what old tables forbid is forgotten", "tables", old, "error", err)
+	}
 	if err := e.enter(ctx, t); err != nil {
 		return fmt.Errorf("take over: put table %s in force: %w", name, err)
 	}
-	e.table, e.named = name, nil
+	e.table, e.named, e.barrier = name, nil, behind
 	e.takeovers++
 	if len(old) > 0 {
 		// A packet knows from the start of a hook which tables it will pass.
@@ -180,11 +194,7 @@ func retire(ctx context.Context, k Kernel, table string) error {
 	if err != nil {
 		return err
 	}
-	b := Batch{Table: table}
-	for _, c := range base {
-		b.Ops = append(b.Ops, FlushChain{c}, DelChain{c})
-	}
-	errUnhook := k.Send(ctx, b)
+	errUnhook := k.Send(ctx, Batch{Table: table, Ops: removeBase(base)})
 	if err := k.Grace(ctx); err != nil {
 		return err
 	}
@@ -213,7 +223,7 @@ func (e *Enforcer) Repair(ctx context.Context, s ir.State) error {
 			if err != nil {
 				return fmt.Errorf("repair: %w", err)
 			}
-			e.book = b
+			e.book, e.barrier.chains = b, CutChains(e.cfg)
 			return nil
 		}
 		e.cfg.logger().Warn("the kernel's table is not as it should be", "table", e.table, "differences", len(d), "first", d[0].String())
@@ -231,6 +241,12 @@ func (e *Enforcer) Verify(ctx context.Context, s ir.State) ([]Difference, error)
 	want, err := build(e.cfg, e.table, s, e.named)
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
+	}
+	if err := e.findBarrier(ctx); err != nil && !errors.Is(err, ErrUncertain) {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
+	if e.barrier.up {
+		want.Chains = append(want.Chains, CutChains(e.cfg)...)
 	}
 	tables, err := e.kernel.Tables(ctx)
 	if err != nil {

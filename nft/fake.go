@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 )
 
 // ErrRefused says that a Fake refused an operation, as the kernel would have.
@@ -113,7 +114,7 @@ func (f *Fake) Read(ctx context.Context, table string, chains ...string) (*Table
 }
 
 // Elements implements Kernel. A Fake has no clock: elements stay, and so do
-// their timeouts.
+// their timeouts, until Pass.
 func (f *Fake) Elements(ctx context.Context, table string, set *Set) ([]Element, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -233,6 +234,26 @@ func (f *Fake) Watch(ctx context.Context, ready, changed func()) error {
 			return nil
 		case <-w:
 			changed()
+		}
+	}
+}
+
+// Pass lets a time pass: elements whose timeout is over go.
+func (f *Fake) Pass(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range f.tables {
+		for _, s := range t.sets {
+			for key, e := range s.elements {
+				if e.Timeout == 0 {
+					continue
+				}
+				if e.Timeout -= d; e.Timeout > 0 {
+					s.elements[key] = e
+				} else {
+					delete(s.elements, key)
+				}
+			}
 		}
 	}
 }

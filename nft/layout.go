@@ -15,6 +15,7 @@ const (
 	priorityEgress    = 10
 	priorityIngress   = 11
 	priorityHost      = 10
+	priorityCut       = 12
 	priorityFromHost  = 10
 	priorityBeforeNAT = -150
 )
@@ -74,7 +75,8 @@ func (f family) isolatedSet(d ir.Direction) *Set {
 
 var directions = [2]ir.Direction{ir.Egress, ir.Ingress}
 
-// Build lays a State out as the table with the given name. It fails if s is not
+// Build lays a State out as the table with the given name, as it is while nothing is
+// forbidden. It fails if s is not
 // what the contract of ir.State says, or has a tier that this package does not
 // know.
 func Build(cfg Config, name string, s ir.State) (*Table, error) { return build(cfg, name, s, nil) }
@@ -210,14 +212,11 @@ func denyChain(m DenyMode) *Chain {
 }
 
 // baseChains returns the chains through which packets enter the table, and those
-// that only they lead to.
+// that only they lead to, but for those of the barrier.
 func baseChains(cfg Config) []*Chain {
-	chains := []*Chain{linkLocalChain()}
+	chains := []*Chain{nearChain(), linkLocalChain()}
 	if cfg.Midstream {
 		chains = append(chains, midstreamChains()...)
-		if cfg.Bridged {
-			chains = append(chains, &Chain{Name: chainBeforeNAT, Hook: HookPrerouting, Priority: priorityBeforeNAT, Rules: beforeNATRules()})
-		}
 	}
 	egress := &Chain{Name: chainEgress, Hook: HookForward, Priority: priorityEgress, Rules: []Rule{established}}
 	ingress := &Chain{Name: chainIngress, Hook: HookForward, Priority: priorityIngress, Rules: []Rule{established}}
@@ -232,8 +231,7 @@ func baseChains(cfg Config) []*Chain {
 			// of pods included.
 			host.Rules = append(host.Rules, Rule{Match: []Match{Loopback{}}, Action: accept})
 		}
-		chains = append(chains, host, byFamily(host, func(f family) []Rule { return hostRules(cfg, f) }),
-			&Chain{Name: chainFromHost, Hook: HookOutput, Priority: priorityFromHost, Rules: fromHostRules()})
+		chains = append(chains, host, byFamily(host, func(f family) []Rule { return hostRules(cfg, f) }))
 	}
 	return chains
 }
@@ -253,7 +251,7 @@ func egressRules(cfg Config, f family) []Rule {
 	if cfg.Midstream {
 		rules = append(rules, Rule{Match: midstream, Action: Verdict{VerdictJump, chainMidstream}})
 	}
-	return slices.Concat(rules, []Rule{f.cut()}, f.dispatch(cfg, ir.Egress))
+	return append(rules, f.dispatch(cfg, ir.Egress)...)
 }
 
 // hostRules are those of chain egress as far as they concern packets from a pod to
@@ -289,11 +287,6 @@ func each(rule func(family) Rule) (rules []Rule) {
 		rules = append(rules, rule(f))
 	}
 	return rules
-}
-
-// cut denies what Forbid has forbidden.
-func (f family) cut() Rule {
-	return Rule{Match: []Match{In{f.flow, f.cutSet().Name}}, Action: Verdict{VerdictGoto, chainDeny}}
 }
 
 func self() []Rule {

@@ -6,6 +6,11 @@ import "net/netip"
 // has one and no pod's status names it, so that no policy can speak of them.
 var linkLocalBlock = netip.MustParsePrefix("fe80::/10")
 
+// nearBlock holds linkLocalBlock and hardly anything beside: site-local addresses, which
+// nobody has any more. To compare one byte takes a packet a third of the time that ten
+// bits of an address take.
+var nearBlock = netip.MustParsePrefix("fe00::/8")
+
 // linkLocal keeps pods of one bridge from going past every policy by these addresses.
 // A router never forwards them, so they are in the forward hook only where a bridge
 // brings them there. It cannot be told which pod has which of them, hence nobody has
@@ -17,10 +22,21 @@ func (f family) linkLocal() []Rule {
 	if !f.is(linkLocalBlock.Addr()) {
 		return nil
 	}
-	return []Rule{
+	var rules []Rule
+	for _, end := range []Field{f.saddr, f.daddr} {
+		rules = append(rules, Rule{Match: []Match{Within{end, nearBlock}}, Action: Verdict{VerdictJump, chainNear}})
+	}
+	return rules
+}
+
+// nearChain drops what has a link-local address at either end, for good: but for what
+// linkLocalChain accepts.
+func nearChain() *Chain {
+	f := families[1]
+	return &Chain{Name: chainNear, Rules: []Rule{
 		{Match: []Match{Within{f.saddr, linkLocalBlock}}, Action: Verdict{VerdictGoto, chainLinkLocal}},
 		{Match: []Match{Within{f.daddr, linkLocalBlock}}, Action: Verdict{Kind: VerdictDrop}},
-	}
+	}}
 }
 
 // linkLocalChain lets hosts and routers tell which multicast groups they listen to,

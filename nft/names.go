@@ -17,9 +17,11 @@ const (
 	chainEgress    = "egress"
 	chainIngress   = "ingress"
 	chainHost      = "host"
+	chainCut       = "cut"
 	chainFromHost  = "from-host"
 	chainBeforeNAT = "before-nat"
 	chainLinkLocal = "link-local"
+	chainNear      = "near"
 	chainMidstream = "midstream"
 	chainReset     = "tcp-reset"
 )

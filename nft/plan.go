@@ -109,6 +109,14 @@ func createBase(chains []*Chain) (u unit) {
 	return u
 }
 
+// removeBase puts chains out of force: they are one unit.
+func removeBase(chains []string) (u unit) {
+	for _, c := range chains {
+		u = append(u, FlushChain{c}, DelChain{c})
+	}
+	return u
+}
+
 // remove deletes chains, and sets that only they use. Elements of the maps may
 // lead to chains that stay.
 func remove(chains []string, sets []string) (out []unit) {

@@ -222,6 +222,10 @@ func (s *site) differences(node string, x *policy.Index) (out []nft.Difference) 
 		if out = nft.Diff(want, have); len(out) == 0 {
 			return nil
 		}
+		want.Chains = append(want.Chains, nft.CutChains(cfg)...)
+		if len(nft.Diff(want, have)) == 0 {
+			return nil // something is forbidden
+		}
 	}
 	return out
 }
