@@ -48,7 +48,7 @@ func (r *recorder) Grace(ctx context.Context) error {
 // after the packet looked n times; changed is false if it did not look so often.
 func direction(d ir.Direction, table string, before, after moment, n int, p ir.Packet) (out Outcome, changed bool) {
 	chain := map[ir.Direction]string{ir.Egress: chainEgress, ir.Ingress: chainIngress}[d]
-	w := walker{packet(p), func() *index {
+	w := walker{p: packet(p), now: func() *index {
 		m := before
 		if n--; n < 0 {
 			m = after
@@ -149,9 +149,7 @@ func TestEveryStateInBetweenIsLegal(t *testing.T) {
 			requireLegal(t, cfg, rec, e.Table(), from, to, list[:min(len(list), 60)])
 			requireHeld(t, cfg, rec, from, to, list[:min(len(list), 60)])
 		}
-		d, err := e.Verify(context.Background(), to)
-		require.NoError(t, err)
-		require.Empty(t, d, "seed %d", seed)
+		requireVerified(t, e, to)
 	}
 	t.Logf("%d changes applied, %d rebuilt", applied, rebuilt)
 	require.Less(t, rebuilt, applied)
@@ -189,9 +187,7 @@ func TestSingleEventsAreLegal(t *testing.T) {
 		if len(e.named) > 0 {
 			grown++
 		}
-		d, err := e.Verify(context.Background(), to)
-		require.NoError(t, err)
-		require.Empty(t, d, "seed %d", seed)
+		requireVerified(t, e, to)
 	}
 	require.Greater(t, grown, 3, "wide groups that have grown in place")
 }
@@ -294,7 +290,7 @@ func throughAll(before, after moment, n int, p ir.Packet) (out Outcome, changed 
 			if t.indexed().chains[chain] == nil {
 				continue
 			}
-			w := walker{packet(p), func() *index {
+			w := walker{p: packet(p), now: func() *index {
 				m := before
 				if looks++; looks > n {
 					m = after

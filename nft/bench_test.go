@@ -121,3 +121,18 @@ func BenchmarkVerify(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkCounters reads what was counted.
+func BenchmarkCounters(b *testing.B) {
+	ctx := context.Background()
+	for _, size := range sizes {
+		b.Run(sizeName(size), func(b *testing.B) {
+			e := NewEnforcer(Config{}, openTestKernel(b, newNetNS(b)))
+			require.NoError(b, e.Takeover(ctx, bigState(size[0], size[1], size[2])))
+			for b.Loop() {
+				_, err := e.Counters(ctx)
+				require.NoError(b, err)
+			}
+		})
+	}
+}

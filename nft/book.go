@@ -46,6 +46,10 @@ type setEntry struct {
 	members map[netip.Addr]struct{}
 }
 
+// isolates reports whether the group may deny its pods something: no group does not, nor
+// does one on trial.
+func (b *book) isolates(id ir.GroupID) bool { return id != "" && !b.groups[id].group.Audit }
+
 // own reports whether the table has sets and chains for s itself.
 func (s *setEntry) own() bool { return s.uses != [2]int{} }
 

@@ -67,6 +67,10 @@ type Config struct {
 	// a client of a Service does not know. Every packet that arrives pays for it while
 	// anything is forbidden.
 	Bridged bool
+	// LogGroup is the nflog group that packets which are denied, or would be, are
+	// copied to, a bounded number of them; 0 is none. Nobody has to listen. A kernel
+	// without nft_log, nft_limit or nfnetlink_log logs nothing, which Logger is told.
+	LogGroup uint16
 	// NetNS is a file descriptor of the network namespace to work in; 0 means
 	// the one of the process.
 	NetNS int

@@ -66,8 +66,14 @@ func decodeMatch(exprs []expr.Any) (Match, int) {
 	if f, l, n := decodeLookup(exprs); n > 0 && *l == (expr.Lookup{SourceRegister: reg1, SetName: l.SetName}) {
 		return In{f, l.SetName}, n
 	}
+	if c, ok := exprs[0].(*expr.Counter); ok {
+		return Counter{c.Packets}, 1
+	}
 	candidates := []Match{CTEstablished, CTRelated, CTEstablished | CTRelated, CTNew, Loopback{}}
 	candidates = append(candidates, blockCandidates(exprs)...)
+	if l, ok := exprs[0].(*expr.Limit); ok {
+		candidates = append(candidates, Limit{uint32(l.Rate), l.Burst})
+	}
 	if len(exprs) >= 5 {
 		mask, ok1 := exprs[3].(*expr.Bitwise)
 		not, ok2 := exprs[4].(*expr.Cmp)
@@ -132,8 +138,25 @@ func decodeAction(exprs []expr.Any) (Action, bool) {
 		*l == (expr.Lookup{SourceRegister: reg1, SetName: l.SetName, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT}) {
 		return Vmap{f, l.SetName}, true
 	}
+	for _, f := range fields {
+		load, err := f.exprs()
+		if err != nil || len(exprs) != len(load)+1 {
+			continue
+		}
+		if d, ok := exprs[len(load)].(*expr.Dynset); ok {
+			t := Tally{f, d.SetName}
+			if e, err := actionExprs(t); err == nil && reflect.DeepEqual(exprs, e) {
+				return t, true
+			}
+		}
+	}
 	if len(exprs) != 1 {
 		return nil, false
+	}
+	if l, ok := exprs[0].(*expr.Log); ok {
+		a := Log{string(l.Data), l.Group, l.Snaplen}
+		e, err := actionExprs(a)
+		return a, err == nil && reflect.DeepEqual(exprs, e)
 	}
 	if v, ok := exprs[0].(*expr.Verdict); ok {
 		d := decodeVerdict(v)

@@ -125,6 +125,9 @@ func (s *Set) header() string {
 	if s.Expires {
 		text += " flags timeout"
 	}
+	if s.Counts {
+		text += fmt.Sprintf(",dynamic size %d", maxTallies)
+	}
 	return text
 }
 

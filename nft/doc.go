@@ -9,19 +9,21 @@
 //	set self4/6              address . address of every pod of this node (a pod reaches itself)
 //	map eg4/6, in4/6         address of every pod of this node -> jump g_…, or accept
 //	                         if it is not isolated: the dispatch maps
-//	set isoeg4/6, isoin4/6   the addresses that jump; what gets past the map is denied
+//	set isoeg4/6, isoin4/6   the addresses that jump, but for those whose group is on trial;
+//	                         what gets past the map is denied
 //	set cut4/6               source . protocol . port . destination . port, for a time:
 //	                         what Enforcer.Forbid forbids
+//	set deniedeg4/6, deniedin4/6   address -> counter: what policies denied to a pod. The
+//	                         packets add the elements, which stay for a day
 //
 //	chain egress   hook forward, priority 10      chain ingress   hook forward, priority 11
 //	  ct state established,related accept           (the same)
 //	  meta nfproto ipv6 goto egress6                meta nfproto ipv6 goto ingress6
 //	  (midstream)
 //	  ip saddr vmap @eg4                            ip daddr vmap @in4
-//	  ip saddr 10.244.1.0/24 drop                   ip daddr 10.244.1.0/24 drop
-//	                                                (quarantine: for each block of
-//	                                                Config.PodCIDRs)
-//	  ip saddr @isoeg4 goto deny                    ip daddr @isoin4 goto deny
+//	  ip saddr 10.244.1.0/24 goto quarantine-egress ip daddr … goto quarantine-ingress
+//	                                                (for each block of Config.PodCIDRs)
+//	  ip saddr @isoeg4 goto deny-egress             ip daddr @isoin4 goto deny-ingress
 //
 //	chain egress6, ingress6, host6: what is behind that line, for ip6, and in front of it
 //	  icmpv6 type 133-137 accept                    (neighbour discovery)
@@ -40,12 +42,12 @@
 //
 //	chain near
 //	  ip6 saddr fe80::/10 goto link-local
-//	  ip6 daddr fe80::/10 drop
+//	  ip6 daddr fe80::/10 counter drop
 //
 //	chain link-local
 //	  icmpv6 type 130-132 accept                    (who listens to which group;
 //	  icmpv6 type 143 accept                        on its way to chain ingress)
-//	  drop
+//	  counter drop
 //
 //	chain midstream
 //	  ip saddr @isoeg4 goto tcp-reset               (also @isoin4; also daddr; and ip6)
@@ -59,23 +61,30 @@
 //	  meta l4proto tcp th dport vmap @g_<group>_tcp   ranges, a map for each protocol
 //	  meta l4proto udp jump u_<set>_in                whole protocols
 //	  jump u_<set>_in                                 peers that may use any port
-//	  goto deny
+//	  goto deny-ingress                               (audit-ingress: a group on trial)
 //
 //	chain u_<set>_in, u_<set>_eg                    for each ir.PeerSet and direction in use
 //	  ip saddr @u_<set>_4 accept                      addresses of pods, a hash
 //	  ip saddr @u_<set>_c4 accept                     blocks, an interval set
 //	  (and for ip6; daddr in u_…_eg)
 //
-//	chain deny
+//	chain deny-egress, deny-ingress
 //	  ip saddr . ip daddr @self4 accept             (a pod reaches itself; and ip6)
+//	  update @deniedin4 { ip daddr timeout 1d counter }      (and ip6; saddr for egress)
+//	  limit rate 100/second burst 100 packets log prefix "portcullis policy ingress"
+//	    group 4040 snaplen 128                      (with Config.LogGroup)
 //	  drop                                          (or an answer and then drop)
+//
+//	chain audit-egress, audit-ingress               the same with a counter, and: accept
+//	chain deny-cut                                  the same with a counter
+//	chain quarantine-egress, quarantine-ingress     counter, log, drop; with Config.PodCIDRs
 //
 // And while anything is forbidden, these three more:
 //
 //	chain cut      hook forward, priority 12
 //	  ct state established,related accept
 //	  icmpv6 type 133-137 accept
-//	  ip saddr . meta l4proto . th sport . ip daddr . th dport @cut4 goto deny
+//	  ip saddr . meta l4proto . th sport . ip daddr . th dport @cut4 goto deny-cut
 //	                                                (and ip6)
 //
 //	chain from-host  hook output, priority 10: the same, but for icmpv6, for packets
@@ -164,6 +173,20 @@
 // the pod's policies or nothing, at whatever time it is sent. The quarantine is silent;
 // only a TCP packet that opens no connection may be reset in front of it, if the other
 // end is isolated.
+//
+// # Counted and logged
+//
+// What a packet is denied for is said by the chain that it ends in. There it is counted,
+// what policies deny for each pod and direction, and some packets of each reason and
+// direction are logged to Config.LogGroup, behind which package nflog listens
+// (ParseLogPrefix). A packet that is allowed meets nothing of this, and no element or rule
+// is made because of a pod: the packets that are denied make the elements. What was
+// counted is no part of what is compared, and a new table counts from 0
+// (Enforcer.Counters). TCP packets that chain midstream or before-nat resets are neither
+// counted nor logged.
+//
+// A group on trial (ir.Group.Audit) accepts in the end what it would deny. Its pods are
+// not isolated: they are in none of the sets that say so.
 //
 // # Many policies
 //

@@ -35,9 +35,10 @@ func newReader(netns int) (*reader, error) {
 	return &reader{conn, make([]byte, dumpBuffer)}, nil
 }
 
-// dump asks for all objects of one kind, of family inet, and hands the attributes
-// of each to fn. complete is false if the ruleset changed meanwhile.
-func (r *reader) dump(ctx context.Context, kind int, attrs []netlink.Attribute, fn func([]byte) error) (complete bool, err error) {
+// dump asks for objects of one kind, of family inet, and hands the attributes of each to
+// fn: of all of them (netlink.Dump), or of the one that attrs name (netlink.Acknowledge).
+// complete is false if the ruleset changed meanwhile.
+func (r *reader) dump(ctx context.Context, kind int, how netlink.HeaderFlags, attrs []netlink.Attribute, fn func([]byte) error) (complete bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
@@ -50,7 +51,7 @@ func (r *reader) dump(ctx context.Context, kind int, attrs []netlink.Attribute, 
 		return false, err
 	}
 	req, err := r.conn.Send(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | netlink.Dump},
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | how},
 		Data:   append(header, data...),
 	})
 	if err != nil {
@@ -149,6 +150,14 @@ func text(b []byte, kind uint16) string {
 func number(b []byte, kind uint16) uint32 {
 	if data := attribute(b, kind); len(data) == 4 {
 		return binary.BigEndian.Uint32(data)
+	}
+	return 0
+}
+
+// number64 returns an attribute that is a 64-bit number, 0 if there is none.
+func number64(b []byte, kind uint16) uint64 {
+	if data := attribute(b, kind); len(data) == 8 {
+		return binary.BigEndian.Uint64(data)
 	}
 	return 0
 }

@@ -23,6 +23,8 @@ type Enforcer struct {
 	takeovers int
 	// book describes table; nil if it is not known what the kernel holds.
 	book *book
+	// size counts what is in table; nil before the first Takeover.
+	size *size
 	// remains is what there still is of earlier states.
 	remains remains
 	// named are the groups of table whose objects have the names of others.
@@ -70,6 +72,9 @@ func (e *Enforcer) Takeover(ctx context.Context, s ir.State) error {
 	if err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}
+	if e.takeovers == 0 && e.cfg.LogGroup != 0 {
+		e.tryLog(ctx)
+	}
 	name, err := freeName(old)
 	if err != nil {
 		return fmt.Errorf("take over: %w", err)
@@ -96,6 +101,7 @@ func (e *Enforcer) Takeover(ctx context.Context, s ir.State) error {
 	}
 	e.table, e.named, e.barrier = name, nil, behind
 	e.takeovers++
+	e.size = sizeOf(t)
 	if len(old) > 0 {
 		// A packet knows from the start of a hook which tables it will pass.
 		if err := e.kernel.Grace(ctx); err != nil {
@@ -181,6 +187,9 @@ func (e *Enforcer) send(ctx context.Context, table string, steps []step) error {
 				}
 				return err
 			}
+			if table == e.table && e.size != nil {
+				e.size.apply(b)
+			}
 		}
 	}
 	return nil
@@ -264,6 +273,9 @@ func (e *Enforcer) Verify(ctx context.Context, s ir.State) ([]Difference, error)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
+	}
+	if len(d) == 0 {
+		e.size = sizeOf(want)
 	}
 	return append(out, d...), nil
 }

@@ -111,7 +111,7 @@ func TestOperationsOfAPolicy(t *testing.T) {
 		"add rule to u_p-new_in: ip saddr @u_p-new_4 accept", "add rule to u_p-new_in: ip6 saddr @u_p-new_6 accept",
 		"add rule to g_gi-new_shop/allow: meta l4proto . th dport vmap @g_gi-new_ports",
 		"add rule to g_gi-new_shop/allow: meta l4proto tcp th dport vmap @g_gi-new_tcp",
-		"add rule to g_gi-new_shop/allow: goto deny comment \"ingress: shop/allow\"",
+		"add rule to g_gi-new_shop/allow: goto deny-ingress comment \"ingress: shop/allow\"",
 		"---",
 		"delete 1 elements of in4", "add 1 elements to in4", "delete 1 elements of in6", "add 1 elements to in6",
 		"grace",
@@ -131,9 +131,11 @@ func TestOperationsOfAPolicy(t *testing.T) {
 
 func requireVerified(t *testing.T, e *Enforcer, s ir.State) {
 	t.Helper()
+	counted := e.size
 	d, err := e.Verify(context.Background(), s)
 	require.NoError(t, err)
 	require.Empty(t, d)
+	require.Equal(t, e.size, counted, "what was found is what was counted")
 }
 
 func TestTakeoverTwiceIsTheSame(t *testing.T) {

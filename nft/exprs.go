@@ -34,6 +34,9 @@ func (r Rule) exprs() ([]expr.Any, error) {
 		}
 		out = append(out, e...)
 	}
+	if r.Action == nil {
+		return out, nil
+	}
 	e, err := actionExprs(r.Action)
 	return append(out, e...), err
 }
@@ -68,6 +71,12 @@ func matchExprs(m Match) ([]expr.Any, error) {
 			&expr.Meta{Key: expr.MetaKeyIIF, Register: reg1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: binaryutil.NativeEndian.PutUint32(1)},
 		}, nil
+	case Counter:
+		// counter
+		return []expr.Any{&expr.Counter{}}, nil
+	case Limit:
+		// limit rate 100/second burst 100 packets
+		return []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(m.Rate), Unit: expr.LimitTimeSecond, Burst: m.Burst}}, nil
 	case Within:
 		return m.exprs()
 	case In:
@@ -116,13 +125,25 @@ func (w Within) exprs() ([]expr.Any, error) {
 func actionExprs(a Action) ([]expr.Any, error) {
 	switch a := a.(type) {
 	case Verdict:
-		// accept; drop; jump u_…; goto deny
+		// accept; drop; jump u_…; goto deny-egress
 		v, err := a.expr()
 		return []expr.Any{v}, err
 	case Vmap:
 		// ip saddr vmap @map: a lookup whose result goes to the verdict register
 		load, err := a.Field.exprs()
 		return append(load, &expr.Lookup{SourceRegister: reg1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: a.Map}), err
+	case Log:
+		// log prefix "portcullis …" group 1 snaplen 128
+		return []expr.Any{&expr.Log{
+			Key:  1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN,
+			Data: []byte(a.Prefix), Group: a.Group, Snaplen: a.Snaplen,
+		}}, nil
+	case Tally:
+		// update @set { ip saddr timeout 1d counter }
+		load, err := a.Field.exprs()
+		return append(load, &expr.Dynset{
+			SrcRegKey: reg1, SetName: a.Set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: tallyTimeout, Exprs: []expr.Any{&expr.Counter{}},
+		}), err
 	case RejectWith:
 		if a == RejectTCPReset {
 			// reject with tcp reset

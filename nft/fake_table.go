@@ -111,7 +111,7 @@ func (tx *fakeTx) addSet(t *fakeTable, set *Set) error {
 	if t.sets[set.Name] != nil {
 		return errors.New("the set exists")
 	}
-	s := &fakeSet{Set: Set{Name: set.Name, Type: set.Type, Map: set.Map, Interval: set.Interval, Expires: set.Expires}, elements: map[string]Element{}}
+	s := &fakeSet{Set: Set{Name: set.Name, Type: set.Type, Map: set.Map, Interval: set.Interval, Expires: set.Expires, Counts: set.Counts}, elements: map[string]Element{}}
 	t.sets[s.Name], tx.own[s] = s, true
 	return nil
 }
@@ -247,6 +247,11 @@ func (tx *fakeTx) references(t *fakeTable, r Rule, n int) error {
 		}
 	}
 	switch a := r.Action.(type) {
+	case Tally:
+		if s := t.sets[a.Set]; s != nil && !s.Counts {
+			return fmt.Errorf("%s does not count", a.Set)
+		}
+		return use(a.Set, false)
 	case Vmap:
 		return use(a.Map, true)
 	case Verdict:

@@ -28,10 +28,18 @@ func (b *book) groupObjects(e *groupEntry) (maps []*Set, chain *Chain, err error
 		chain.Rules = append(chain.Rules, rules...)
 	}
 	chain.Rules = append(chain.Rules, Rule{
-		Action:  Verdict{VerdictGoto, chainDeny},
+		Action:  Verdict{VerdictGoto, groupEnd(g)},
 		Comment: policiesComment(e.named),
 	})
 	return maps, chain, nil
+}
+
+// groupEnd returns the chain for what no step of g accepts.
+func groupEnd(g ir.Group) string {
+	if g.Audit {
+		return endChain(LogAudit, g.Direction)
+	}
+	return endChain(LogPolicy, g.Direction)
 }
 
 // networkPolicyStep turns one step into rules that accept. The port intervals

@@ -102,7 +102,7 @@ func (b *book) growthTo(g ir.Group, c *ir.Change) *growth {
 		from = id
 	}
 	old := b.groups[from]
-	if old == nil || !old.group.Wide || !slices.Contains(c.RemoveGroups, from) {
+	if old == nil || !old.group.Wide || old.group.Audit != g.Audit || !slices.Contains(c.RemoveGroups, from) {
 		return nil
 	}
 	for _, ec := range c.Endpoints {

@@ -46,11 +46,12 @@ type Kernel interface {
 	BaseChains(ctx context.Context, table string) ([]string, error)
 	// Read returns a table. Where chains are named, only those are read, and
 	// no sets. Sets that Expire are without their elements. What a rule holds
-	// that this package does not know becomes Unknown. complete is false if the kernel says that something changed
-	// while it was read, so that parts may be missing.
+	// that this package does not know becomes Unknown. complete is false if the
+	// kernel says that something changed while it was read, so that parts may be
+	// missing.
 	Read(ctx context.Context, table string, chains ...string) (t *Table, complete bool, err error)
 	// Elements returns what a set holds, of elements with a Timeout the rest
-	// of it. A set of another name, or with another header, has no elements.
+	// of it, and in a set that Counts what was counted. A set of another name, or with another header, has no elements.
 	Elements(ctx context.Context, table string, set *Set) ([]Element, error)
 	// Send applies a batch as a whole or not at all. An error wraps
 	// ErrUncertain, unless nothing was sent.

@@ -91,7 +91,7 @@ func build(cfg Config, name string, s ir.State, named map[ir.GroupID]ir.Group) (
 		return nil, err
 	}
 	t := &Table{Name: name}
-	t.Chains = append(t.Chains, denyChain(cfg.Deny))
+	t.Chains = append(t.Chains, endChains(cfg)...)
 	for _, p := range s.PeerSets {
 		if !b.sets[p.ID].own() {
 			continue
@@ -131,7 +131,7 @@ func (b *book) endpoints(t *Table, ends []ir.Endpoint) error {
 	for _, f := range families {
 		t.Sets = append(t.Sets, f.selfSet(), f.cutSet())
 		for _, d := range directions {
-			t.Sets = append(t.Sets, f.isolatedSet(d))
+			t.Sets = append(t.Sets, f.isolatedSet(d), f.deniedSet(d))
 			t.Maps = append(t.Maps, f.dispatchMap(d))
 		}
 	}
@@ -158,7 +158,7 @@ func (b *book) endpoints(t *Table, ends []ir.Endpoint) error {
 		put(f.selfSet(), selfElement(e.Addr))
 		for _, d := range directions {
 			put(f.dispatchMap(d), b.dispatchElement(e.Addr, e.Group(d)))
-			if e.Group(d) != "" {
+			if b.isolates(e.Group(d)) {
 				put(f.isolatedSet(d), addrElement(e.Addr))
 			}
 		}
@@ -196,19 +196,6 @@ func (b *book) dispatchElement(a netip.Addr, id ir.GroupID) Element {
 		e.Verdict = Verdict{Kind: VerdictJump, Chain: b.groups[id].chain}
 	}
 	return e
-}
-
-// denyChain says no, but for what a pod sends to itself. It always ends the packet's
-// way.
-func denyChain(m DenyMode) *Chain {
-	c := &Chain{Name: chainDeny, Rules: self()}
-	if m == DenyReject {
-		c.Rules = append(c.Rules,
-			Rule{Match: []Match{protoTCP}, Action: RejectTCPReset},
-			Rule{Action: RejectProhibited})
-	}
-	c.Rules = append(c.Rules, Rule{Action: Verdict{Kind: VerdictDrop}})
-	return c
 }
 
 // baseChains returns the chains through which packets enter the table, and those
@@ -302,7 +289,7 @@ func self() []Rule {
 func (f family) dispatch(cfg Config, d ir.Direction) []Rule {
 	return slices.Concat(
 		[]Rule{{Action: Vmap{f.own(d), f.dispatchMap(d).Name}}},
-		f.quarantine(cfg.podBlocks(), f.own(d)),
-		[]Rule{{Match: []Match{In{f.own(d), f.isolatedSet(d).Name}}, Action: Verdict{VerdictGoto, chainDeny}}},
+		f.quarantine(cfg.podBlocks(), d),
+		[]Rule{{Match: []Match{In{f.own(d), f.isolatedSet(d).Name}}, Action: Verdict{VerdictGoto, endChain(LogPolicy, d)}}},
 	)
 }

@@ -35,7 +35,7 @@ func nearChain() *Chain {
 	f := families[1]
 	return &Chain{Name: chainNear, Rules: []Rule{
 		{Match: []Match{Within{f.saddr, linkLocalBlock}}, Action: Verdict{VerdictGoto, chainLinkLocal}},
-		{Match: []Match{Within{f.daddr, linkLocalBlock}}, Action: Verdict{Kind: VerdictDrop}},
+		{Match: []Match{Within{f.daddr, linkLocalBlock}, Counter{}}, Action: Verdict{Kind: VerdictDrop}},
 	}}
 }
 
@@ -48,6 +48,6 @@ func linkLocalChain() *Chain {
 	return &Chain{Name: chainLinkLocal, Rules: []Rule{
 		{Match: []Match{ICMPv6Type{130, 132}}, Action: accept},
 		{Match: []Match{ICMPv6Type{143, 143}}, Action: accept},
-		{Action: Verdict{Kind: VerdictDrop}},
+		{Match: []Match{Counter{}}, Action: Verdict{Kind: VerdictDrop}},
 	}}
 }

@@ -31,6 +31,9 @@ type Set struct {
 	// Expires is set if elements may have a Timeout. What such a set holds is
 	// no part of what is built and compared.
 	Expires bool
+	// Counts is set, beside Expires, if the packets themselves add elements, each with
+	// a Timeout and a count (Tally).
+	Counts bool
 	// Elements are sorted by key and do not overlap.
 	Elements []Element
 }
@@ -66,6 +69,8 @@ type Element struct {
 	// Timeout is how long the element stays from now on, in a set that
 	// Expires; 0 is for ever. The kernel counts milliseconds.
 	Timeout time.Duration
+	// Packets is what the kernel has counted, in a set that Counts.
+	Packets uint64
 }
 
 // Verdict is an nft verdict statement.
@@ -111,7 +116,8 @@ type Chain struct {
 	Rules    []Rule
 }
 
-// Rule is a list of conditions, all of which must hold, and what is done then.
+// Rule is a list of conditions, all of which must hold, and what is done then: nothing
+// if Action is nil.
 type Rule struct {
 	Match   []Match
 	Action  Action
@@ -119,10 +125,11 @@ type Rule struct {
 }
 
 // Match is a condition of a rule: one of CTState, Family, ICMPv6Type, Protocol, TCPFlags,
-// In, Within, Loopback and Unknown.
+// In, Within, Loopback, Counter, Limit and Unknown.
 type Match interface{ match() }
 
-// Action ends a rule: one of Verdict, Vmap, RejectWith and Unknown.
+// Action ends a rule: one of Verdict, Vmap, RejectWith, Log, Tally and Unknown. Behind a
+// Log and a Tally the packet goes on to the next rule.
 type Action interface{ action() }
 
 // CTState matches packets whose conntrack state is one of the bits.
@@ -183,6 +190,26 @@ const (
 // Loopback matches packets that the node sent to itself.
 type Loopback struct{}
 
+// Counter matches every packet and counts those that get to it. Packets is what the
+// kernel has counted and no part of what is built and compared.
+type Counter struct{ Packets uint64 }
+
+// Limit matches so many packets a second, and so many at once after a pause.
+type Limit struct{ Rate, Burst uint32 }
+
+// Log copies the first Snaplen bytes of the packet to an nflog group.
+type Log struct {
+	Prefix  string
+	Group   uint16
+	Snaplen uint32
+}
+
+// Tally counts the packet for what is in the field, in a set that Counts.
+type Tally struct {
+	Field Field
+	Set   string
+}
+
 // Vmap looks the field up in a verdict map; the rule does not match if the map
 // has no such key.
 type Vmap struct {
@@ -232,10 +259,14 @@ func (In) match()          {}
 func (Within) match()      {}
 func (TCPFlags) match()    {}
 func (Loopback) match()    {}
+func (Counter) match()     {}
+func (Limit) match()       {}
 func (Unknown) match()     {}
 func (Verdict) action()    {}
 func (Vmap) action()       {}
 func (RejectWith) action() {}
+func (Log) action()        {}
+func (Tally) action()      {}
 func (Unknown) action()    {}
 
 // sort brings sets, maps, chains and elements into the order of their names and

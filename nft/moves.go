@@ -109,10 +109,10 @@ func (s *slot) pass(b *book, c ir.EndpointChange, m move) {
 	} else {
 		s.release = append(s.release, b.dispatchElement(m.end.Addr, m.to))
 	}
-	if m.from != "" {
+	if b.isolates(m.from) {
 		s.open = append(s.open, addr)
 	}
-	if m.to != "" {
+	if b.isolates(m.to) {
 		s.isolate = append(s.isolate, addr)
 	}
 }
@@ -128,12 +128,13 @@ func (s *slot) move(b *book, c ir.EndpointChange, m move) {
 	case m.from != m.to:
 		s.replace = append(s.replace, b.dispatchElement(m.end.Addr, m.to))
 	}
+	was, is := b.isolates(m.from), b.isolates(m.to)
 	switch {
-	case c.Old == nil && m.to != "":
+	case c.Old == nil && is:
 		s.enterNew = append(s.enterNew, addr)
-	case m.from == "" && m.to != "":
+	case !was && is:
 		s.enter = append(s.enter, addr)
-	case m.from != "" && m.to == "":
+	case was && !is:
 		s.leave = append(s.leave, addr)
 	}
 }

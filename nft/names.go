@@ -13,7 +13,7 @@ import (
 // those of peer sets with "u_", so that no name can be one of these or a word of
 // nft's grammar, which would make the listing impossible to load again.
 const (
-	chainDeny      = "deny"
+	chainDeny      = "deny-cut"
 	chainEgress    = "egress"
 	chainIngress   = "ingress"
 	chainHost      = "host"
@@ -75,6 +75,18 @@ func safeID(id string) string {
 	return "h." + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:])[:26])
 }
 
+// endChain returns the name of the chain in which packets end for a reason; for LogCut the
+// direction does not matter.
+func endChain(r LogReason, d ir.Direction) string {
+	switch r {
+	case LogPolicy:
+		return "deny-" + d.String()
+	case LogCut:
+		return chainDeny
+	}
+	return r.String() + "-" + d.String()
+}
+
 func readable(s string) string {
 	b := []byte(s)
 	if len(b) > maxReadable {
@@ -91,6 +103,9 @@ func readable(s string) string {
 // policiesComment names as many policies as fit. How many a wide group has changes.
 func policiesComment(g ir.Group) string {
 	out := g.Direction.String() + ":"
+	if g.Audit {
+		out = g.Direction.String() + ", audit:"
+	}
 	for i, p := range g.Policies {
 		more := fmt.Sprintf(" and %d more", len(g.Policies)-i)
 		if g.Wide {

@@ -41,6 +41,9 @@ func kernelSet(t *nftables.Table, s *Set) (*nftables.Set, error) {
 		Table: t, Name: s.Name, KeyType: key, KeyByteOrder: binaryutil.BigEndian,
 		IsMap: s.Map, Interval: s.Interval, HasTimeout: s.Expires, Concatenation: s.Type.concatenated(),
 	}
+	if s.Counts {
+		out.Dynamic, out.Size = true, maxTallies
+	}
 	if s.Map {
 		out.DataType = nftables.TypeVerdict
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,7 +22,11 @@ func (k *kernel) dump(ctx context.Context, d dumpRequest, complete *bool) error 
 		}
 		k.reader = r
 	}
-	whole, err := k.reader.dump(ctx, d.kind, d.attrs, d.fn)
+	how := netlink.Dump
+	if d.one {
+		how = netlink.Acknowledge
+	}
+	whole, err := k.reader.dump(ctx, d.kind, how, d.attrs, d.fn)
 	*complete = *complete && whole
 	if err != nil {
 		err = errors.Join(fmt.Errorf("read %s: %w", d.what, err), k.reader.conn.Close())
@@ -202,6 +207,12 @@ func decodeExprs(list []byte) ([]expr.Any, error) {
 			e = &expr.Ct{}
 		case "reject":
 			e = &expr.Reject{}
+		case "counter", "limit", "log", "dynset":
+			// google/nftables has no mercy on what it does not expect in them.
+			if e := decodeStatement(name, data); e != nil {
+				out = append(out, e)
+				continue
+			}
 		case "immediate":
 			if number(data, unix.NFTA_IMMEDIATE_DREG) == unix.NFT_REG_VERDICT {
 				e = &expr.Verdict{}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 type dumpRequest struct {
 	what  string // for errors
 	kind  int
+	one   bool // attrs name the one object that is asked for
 	attrs []netlink.Attribute
 	fn    func([]byte) error
 }
@@ -57,7 +59,13 @@ func decodeSet(b []byte) *Set {
 		Interval: flags&unix.NFT_SET_INTERVAL != 0,
 		Expires:  flags&unix.NFT_SET_TIMEOUT != 0,
 	}
-	if flags&^(unix.NFT_SET_MAP|unix.NFT_SET_INTERVAL|unix.NFT_SET_TIMEOUT|setConcat) != 0 {
+	if flags&unix.NFT_SET_EVAL != 0 {
+		s.Counts = number(attribute(b, unix.NFTA_SET_DESC), unix.NFTA_SET_DESC_SIZE) == maxTallies
+		if !s.Counts {
+			return s
+		}
+	}
+	if flags&^(unix.NFT_SET_MAP|unix.NFT_SET_INTERVAL|unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL|setConcat) != 0 {
 		return s
 	}
 	if attribute(b, unix.NFTA_SET_TIMEOUT) != nil {
@@ -81,6 +89,7 @@ type rawElement struct {
 	end     bool
 	verdict Verdict
 	timeout time.Duration // what is left of it
+	packets uint64
 }
 
 // Elements implements Kernel. A read lacks elements while the kernel makes the set
@@ -101,11 +110,16 @@ func (k *kernel) Elements(ctx context.Context, table string, set *Set) ([]Elemen
 
 func (k *kernel) readElements(ctx context.Context, table string, set *Set) ([]Element, error) {
 	complete := true
-	sets, err := k.sets(ctx, table, &complete)
-	if err != nil {
+	var s *Set
+	// One set, and not all: there may be very many.
+	attrs := requestNames{{unix.NFTA_SET_TABLE, table}, {unix.NFTA_SET_NAME, set.Name}}
+	err := k.dump(ctx, dumpRequest{what: "set " + set.Name, kind: unix.NFT_MSG_GETSET, one: true, attrs: attrs.attributes(), fn: func(b []byte) error {
+		s = decodeSet(b)
+		return nil
+	}}, &complete)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, err
 	}
-	s := byName(sets, setName)[set.Name]
 	if s == nil || s.header() != set.header() {
 		return nil, nil
 	}
@@ -143,6 +157,10 @@ func decodeElement(item []byte) rawElement {
 			if len(data) == 8 {
 				e.timeout = time.Duration(binary.BigEndian.Uint64(data)) * time.Millisecond
 			}
+		case unix.NFTA_SET_ELEM_EXPR:
+			if c := attribute(data, unix.NFTA_EXPR_DATA); text(data, unix.NFTA_EXPR_NAME) == "counter" {
+				e.packets = number64(c, unix.NFTA_COUNTER_PACKETS)
+			}
 		case unix.NFTA_SET_ELEM_DATA:
 			if v := attribute(data, unix.NFTA_DATA_VERDICT); v != nil {
 				code := int32(number(v, unix.NFTA_VERDICT_CODE))
@@ -166,7 +184,7 @@ func joinRanges(raw []rawElement, interval bool) []Element {
 		return 1
 	})
 	raw = slices.CompactFunc(raw, func(a, b rawElement) bool {
-		a.timeout = b.timeout // which is less in the second place
+		a.timeout, a.packets = b.timeout, b.packets // which may differ in the second place
 		return a == b
 	})
 	out := make([]Element, 0, len(raw))
@@ -174,9 +192,9 @@ func joinRanges(raw []rawElement, interval bool) []Element {
 	for _, r := range raw {
 		switch {
 		case !interval:
-			out = append(out, Element{r.key, r.key, r.verdict, r.timeout})
+			out = append(out, Element{r.key, r.key, r.verdict, r.timeout, r.packets})
 		case !r.end:
-			out = append(out, Element{r.key, lastKey(len(r.key)), r.verdict, r.timeout})
+			out = append(out, Element{r.key, lastKey(len(r.key)), r.verdict, r.timeout, r.packets})
 			open = true
 		case open: // nft puts an end in front of the first range, which means nothing
 			out[len(out)-1].Last = predecessor(r.key)

@@ -112,6 +112,10 @@ func (o AddRule) cost() (int, int) {
 		n += len(a.Map)
 	case Verdict:
 		n += len(a.Chain)
+	case Tally:
+		n += len(a.Set)
+	case Log:
+		n += len(a.Prefix)
 	}
 	return n, replyCost + 2*n
 }

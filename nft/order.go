@@ -18,7 +18,8 @@ import (
 // then by the new Q: P must change after the move and Q before it. Where P and Q
 // are the same set it may change at any time.
 //
-// While a pod is not isolated everything passes. So before it is isolated Q has
+// While a pod is not isolated everything passes, and so it does while the pod is in a group
+// on trial (ir.Group.Audit), which stands for none here. So before it is isolated Q has
 // to have its new members, and after it is opened P may lose members.
 //
 // What is left free is done so that what closes comes in front of what opens:
@@ -101,22 +102,30 @@ func (b *book) order(changes []ir.PeerSetChange, list []move) (map[ir.PeerSetID]
 		if len(changes) == 0 {
 			break
 		}
-		p := pair{m.from, m.to}
+		p := pair{b.judging(m.from), b.judging(m.to)}
 		if _, ok := diffs[p]; !ok {
-			diffs[p] = b.tied(m.from, m.to, byID)
+			diffs[p] = b.tied(p.from, p.to, byID)
 		}
 		for _, id := range diffs[p][0] { // the sets of the old group
 			join, leave := m.concerns(byID[id])
 			at[id].leave.late = at[id].leave.late || leave
-			at[id].join.late = at[id].join.late || join && m.to != ""
+			at[id].join.late = at[id].join.late || join && p.to != ""
 		}
 		for _, id := range diffs[p][1] { // the sets of the new one
 			join, leave := m.concerns(byID[id])
 			at[id].join.early = at[id].join.early || join
-			at[id].leave.early = at[id].leave.early || leave && m.from != ""
+			at[id].leave.early = at[id].leave.early || leave && p.from != ""
 		}
 	}
 	return at, nil
+}
+
+// judging returns the group itself if it decides about packets, else "".
+func (b *book) judging(id ir.GroupID) ir.GroupID {
+	if b.isolates(id) {
+		return id
+	}
+	return ""
 }
 
 // concerns reports which halves of a change can be seen by packets of the pod

@@ -51,7 +51,7 @@ func onSites(t *testing.T, f func(s *site)) {
 					s.addrs["gateway"] = append(s.addrs["gateway"], c.Addr().Next())
 				}
 			}
-			cfg := Config{PodCIDRs: l.PodCIDRs("node-1"), PodToNode: true, Midstream: true, Bridged: topology == lab.Bridged}
+			cfg := Config{PodCIDRs: l.PodCIDRs("node-1"), PodToNode: true, Midstream: true, Bridged: topology == lab.Bridged, LogGroup: siteLogGroup}
 			s.Enforcer = NewEnforcer(cfg, openTestKernel(t, l.NetNS("node-1")))
 			s.state.Groups = []ir.Group{np(ir.Ingress, "gi-all", nil, rule(ir.AnyProtocol, 0, 0, "*"))}
 			for _, a := range s.addrs["shop/api"] {

@@ -34,10 +34,10 @@ func (c Config) podBlocks() []netip.Prefix {
 // address neither as its source, before SNAT, nor as its destination, after DNAT
 // and after the node took back what it had translated. Packets between the node
 // and a pod are not forwarded.
-func (f family) quarantine(blocks []netip.Prefix, field Field) (rules []Rule) {
+func (f family) quarantine(blocks []netip.Prefix, d ir.Direction) (rules []Rule) {
 	for _, b := range blocks {
 		if f.is(b.Addr()) {
-			rules = append(rules, Rule{Match: []Match{Within{field, b}}, Action: Verdict{Kind: VerdictDrop}})
+			rules = append(rules, Rule{Match: []Match{Within{f.own(d), b}}, Action: Verdict{VerdictGoto, endChain(LogQuarantine, d)}})
 		}
 	}
 	return rules

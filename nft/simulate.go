@@ -53,7 +53,7 @@ type Packet struct {
 // changed after the first call; it may be called concurrently.
 func (t *Table) Verdict(p Packet) Outcome {
 	ix := t.indexed()
-	return walk(p, func() *index { return ix })
+	return walker{p: p, now: func() *index { return ix }}.walk()
 }
 
 // index finds a table's objects by name.
@@ -90,9 +90,13 @@ const maxJumps = 16
 type walker struct {
 	p   Packet
 	now func() *index
+	// counted is called for what counts the packet, if it is not nil: the condition at
+	// i, or the action where that is -1, of a rule of a chain.
+	counted func(chain string, rule, i int)
 }
 
-func walk(p Packet, now func() *index) Outcome {
+func (w walker) walk() Outcome {
+	p := &w.p
 	if p.Hook == HookNone {
 		p.Hook = HookForward
 	}
@@ -102,8 +106,7 @@ func walk(p Packet, now func() *index) Outcome {
 	if p.TCPFlags == 0 {
 		p.TCPFlags = TCPSyn
 	}
-	w := walker{p, now}
-	for _, base := range now().base {
+	for _, base := range w.now().base {
 		if base.Hook != p.Hook {
 			continue
 		}
@@ -123,9 +126,12 @@ func (w walker) chain(name string, depth int) (out Outcome, final bool) {
 	if c == nil || depth > maxJumps {
 		return Drop, true // the kernel lets neither be loaded
 	}
-	for _, r := range c.Rules {
-		if !w.matches(r) {
+	for i, r := range c.Rules {
+		if !w.matches(name, i, r) {
 			continue
+		}
+		if _, ok := r.Action.(Tally); ok && w.counted != nil {
+			w.counted(name, i, -1)
 		}
 		v, ok := w.action(r.Action)
 		if !ok {
@@ -164,12 +170,15 @@ func (w walker) action(a Action) (v Verdict, ok bool) {
 	case Vmap:
 		e, ok := w.lookup(a.Field, a.Map)
 		return e.Verdict, ok
+	case nil, Log, Tally:
+		return Verdict{}, false
 	}
 	return Verdict{Kind: VerdictDrop}, true
 }
 
-func (w walker) matches(r Rule) bool {
-	for _, m := range r.Match {
+// matches reports whether the conditions of a rule hold, of the one at a place in a chain.
+func (w walker) matches(chain string, at int, r Rule) bool {
+	for i, m := range r.Match {
 		switch m := m.(type) {
 		case CTState:
 			if w.p.CTState&m == 0 {
@@ -195,6 +204,11 @@ func (w walker) matches(r Rule) bool {
 			if !w.p.Loopback {
 				return false
 			}
+		case Counter:
+			if w.counted != nil {
+				w.counted(chain, at, i)
+			}
+		case Limit:
 		case Within:
 			key, ok := m.Field.key(w.p)
 			if !ok || !m.Block.Contains(keyAddr(key)) {

@@ -180,6 +180,10 @@ func groupPool() (out []ir.Group) {
 			wideGroup(d, id(8), rule(ir.TCP, 80, 80, "p-0"), rule(ir.TCP, 90, 90, "p-0"), rule(ir.UDP, 0, 65535, "p-2")),
 			wideGroup(d, id(9), rule(ir.TCP, 80, 80, "p-3"), rule(ir.TCP, 81, 81, "p-few"), rule(ir.UDP, 0, 65535, "p-2")),
 			wideGroup(d, id(10), rule(ir.TCP, 80, 80, "p-0"), rule(ir.TCP, 81, 81, "p-block"), rule(ir.TCP, 82, 82, "*")),
+			onTrial(np(d, id(11), []string{"ns/g"})),
+			onTrial(np(d, id(12), []string{"ns/h"}, rule(ir.TCP, 80, 80, "p-1"), rule(ir.TCP, 81, 82, "p-0"))),
+			onTrial(wideGroup(d, id(13), rule(ir.TCP, 80, 80, "p-0"), rule(ir.TCP, 81, 81, "p-1"), rule(ir.UDP, 0, 65535, "p-2"))),
+			onTrial(wideGroup(d, id(14), rule(ir.TCP, 80, 80, "p-0"), rule(ir.TCP, 90, 90, "p-0"), rule(ir.UDP, 0, 65535, "p-2"))),
 		)
 	}
 	return out
@@ -188,6 +192,12 @@ func groupPool() (out []ir.Group) {
 func wideGroup(d ir.Direction, id string, rules ...ir.Rule) ir.Group {
 	g := np(d, id, []string{"ns/" + id}, rules...)
 	g.Wide = true
+	return g
+}
+
+// onTrial returns a group that denies nothing.
+func onTrial(g ir.Group) ir.Group {
+	g.Audit = true
 	return g
 }
 

@@ -43,10 +43,12 @@ func writeSet(w io.Writer, word string, s *Set) {
 		fmt.Fprint(w, " : verdict")
 	}
 	fmt.Fprintln(w)
-	if s.Interval {
+	switch {
+	case s.Interval:
 		fmt.Fprintln(w, "\t\tflags interval")
-	}
-	if s.Expires {
+	case s.Counts:
+		fmt.Fprintf(w, "\t\tsize %d\n\t\tflags dynamic,timeout\n", maxTallies)
+	case s.Expires:
 		fmt.Fprintln(w, "\t\tflags timeout")
 	}
 	for i, e := range s.Elements {
@@ -155,6 +157,10 @@ func matchText(m Match) string {
 		return "meta l4proto " + m.String()
 	case In:
 		return m.Field.String() + " @" + m.Set
+	case Counter:
+		return "counter"
+	case Limit:
+		return fmt.Sprintf("limit rate %d/second burst %d packets", m.Rate, m.Burst)
 	}
 	return fmt.Sprint(m)
 }
@@ -175,8 +181,13 @@ func bits(set uint32, separator string, names ...string) string {
 }
 
 func actionText(a Action) string {
-	if v, ok := a.(Vmap); ok {
-		return v.Field.String() + " vmap @" + v.Map
+	switch a := a.(type) {
+	case Vmap:
+		return a.Field.String() + " vmap @" + a.Map
+	case Log:
+		return fmt.Sprintf("log prefix \"%s\" group %d snaplen %d", a.Prefix, a.Group, a.Snaplen)
+	case Tally:
+		return fmt.Sprintf("update @%s { %s timeout %s counter }", a.Set, a.Field, tallyTimeoutText)
 	}
 	return fmt.Sprint(a)
 }

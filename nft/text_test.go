@@ -22,7 +22,7 @@ func TestText(t *testing.T) {
 	}{
 		"testdata/empty.nft":      {Config{}, ir.State{}},
 		"testdata/shop.nft":       {Config{Deny: DenyReject, PodToNode: true}, shop()},
-		"testdata/full.nft":       {Config{PodToNode: true, Midstream: true, Bridged: true, PodCIDRs: podBlocks}, shop()},
+		"testdata/full.nft":       {Config{PodToNode: true, Midstream: true, Bridged: true, PodCIDRs: podBlocks, LogGroup: 4040}, onTrialToo(shop())},
 		"testdata/forbidding.nft": {Config{PodToNode: true, Midstream: true, Bridged: true}, ir.State{}},
 	} {
 		t.Run(file, func(t *testing.T) {
@@ -41,6 +41,14 @@ func TestText(t *testing.T) {
 			require.Equal(t, string(want), Text(table))
 		})
 	}
+}
+
+// onTrialToo gives the pod that no policy of shop selects a group on trial.
+func onTrialToo(s ir.State) ir.State {
+	g := onTrial(np(ir.Egress, "ge-trial", []string{"shop/trial"}, rule(ir.UDP, 53, 53, "*")))
+	s.Endpoints[2].Egress = g.ID
+	s.Groups = append(s.Groups, g)
+	return sorted(s)
 }
 
 // hostile has names as long and as strange as they come.
@@ -85,7 +93,7 @@ func TestNamesAreBoundedAndDistinct(t *testing.T) {
 			require.NotRegexp(t, `[^ -~]|["\\]`, r.Comment)
 		}
 	}
-	require.Len(t, chains, 1+2+4+2*9)
+	require.Len(t, chains, 5+2+4+2*9)
 }
 
 // TestHostileNamesLoad gives them to nft and to the kernel.

@@ -51,6 +51,7 @@ func suites(set, module string, slowdown int) ([]suite, error) {
 	packets := append(slices.Clone(env), "PORTCULLIS_SCTP=packets")
 	return []suite{
 		{name: "nft", pkg: "nft", data: []string{"testdata"}, tests: nft, env: env},
+		{name: "nflog", pkg: "nft/nflog", tests: ".", env: env},
 		{name: "conntrack", pkg: "nft/conntrack", tests: conntrack, env: env},
 		{name: "spoof", pkg: "nft/spoof", tests: spoof, env: env},
 		{name: "node", pkg: "agent/node", tests: ".", env: env},
