@@ -18,10 +18,13 @@ func strip(object any) any {
 	case *corev1.Pod:
 		stripPod(o)
 	case *corev1.Namespace:
-		*o = corev1.Namespace{ObjectMeta: stripMeta(&o.ObjectMeta)}
+		m := stripMeta(&o.ObjectMeta)
+		m.Annotations = annotations(o.Annotations, policy.AnnotationMode)
+		*o = corev1.Namespace{ObjectMeta: m}
 	case *networkingv1.NetworkPolicy:
 		m := stripMeta(&o.ObjectMeta)
-		m.Annotations = annotation(o.Annotations, policy.AnnotationExistingConnections)
+		m.Generation = o.Generation
+		m.Annotations = annotations(o.Annotations, policy.AnnotationExistingConnections, policy.AnnotationMode)
 		*o = networkingv1.NetworkPolicy{ObjectMeta: m, Spec: o.Spec}
 	case *corev1.Node:
 		m := stripMeta(&o.ObjectMeta)
@@ -33,7 +36,7 @@ func strip(object any) any {
 
 func stripPod(p *corev1.Pod) {
 	m := stripMeta(&p.ObjectMeta)
-	m.Annotations = annotation(p.Annotations, staticUID)
+	m.Annotations = annotations(p.Annotations, staticUID)
 	*p = corev1.Pod{
 		ObjectMeta: m,
 		Spec: corev1.PodSpec{
@@ -57,12 +60,18 @@ func stripMeta(m *metav1.ObjectMeta) metav1.ObjectMeta {
 	}
 }
 
-// annotation returns the one annotation that counts.
-func annotation(annotations map[string]string, name string) map[string]string {
-	if v, ok := annotations[name]; ok {
-		return map[string]string{name: v}
+// annotations returns those of all that count, nil if there are none.
+func annotations(all map[string]string, names ...string) map[string]string {
+	var out map[string]string
+	for _, name := range names {
+		if v, ok := all[name]; ok {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[name] = v
+		}
 	}
-	return nil
+	return out
 }
 
 // stripContainers keeps the containers that name ports, and those ports of them: only

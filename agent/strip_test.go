@@ -89,11 +89,19 @@ func TestStripKeeps(t *testing.T) {
 
 	np := &networkingv1.NetworkPolicy{ObjectMeta: meta("shop", "deny", "1"), Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{"Ingress"}}}
 	np.ManagedFields = fields
-	np.Annotations = map[string]string{"a": "b", policy.AnnotationExistingConnections: "cut"}
+	np.Generation = 7
+	np.Annotations = map[string]string{"a": "b", policy.AnnotationExistingConnections: "cut", policy.AnnotationMode: "audit"}
 	stripped := strip(np).(*networkingv1.NetworkPolicy)
 	require.Equal(t, []networkingv1.PolicyType{"Ingress"}, stripped.Spec.PolicyTypes)
-	require.Equal(t, map[string]string{policy.AnnotationExistingConnections: "cut"}, stripped.Annotations)
+	require.Equal(t, map[string]string{policy.AnnotationExistingConnections: "cut", policy.AnnotationMode: "audit"}, stripped.Annotations)
+	require.EqualValues(t, 7, stripped.Generation)
 	require.Nil(t, stripped.ManagedFields)
+
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{"team": "a"}, ManagedFields: fields}}
+	ns.Annotations = map[string]string{"a": "b", policy.AnnotationMode: "audit", policy.AnnotationExistingConnections: "cut"}
+	left := metav1.ObjectMeta{Name: "shop", Labels: ns.Labels, Annotations: map[string]string{policy.AnnotationMode: "audit"}}
+	require.Equal(t, &corev1.Namespace{ObjectMeta: left}, strip(ns))
+	require.Nil(t, strip(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{"a": "b"}}}).(*corev1.Namespace).Annotations)
 	n := testNode("node-1")
 	n.Status.Images = make([]corev1.ContainerImage, 50)
 	require.Equal(t, testNode("node-1"), strip(n))

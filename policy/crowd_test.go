@@ -58,6 +58,8 @@ type met struct {
 	mixed   int // those with blocks and pods, in which pods came or went
 	members int // sets that a wide group came to have after another
 	ranges  int // rules of new groups that are for a range of ports
+	audits  int // new audit groups
+	modes   int // pods that went from an audit group to another, or the other way
 }
 
 // note looks at a change.
@@ -70,6 +72,9 @@ func (m *met) note(before ir.State, c ir.Change, after ir.State) {
 		for _, d := range []ir.Direction{ir.Ingress, ir.Egress} {
 			was, ok := before.Group(e.Old.Group(d))
 			is, still := after.Group(e.New.Group(d))
+			if ok && still && was.Audit != is.Audit {
+				m.modes++
+			}
 			switch {
 			case !ok || !still || was.ID == is.ID:
 			case was.Wide && is.Wide:
@@ -82,6 +87,9 @@ func (m *met) note(before ir.State, c ir.Change, after ir.State) {
 	for _, g := range c.AddGroups {
 		if g.Wide {
 			m.wide++
+		}
+		if g.Audit {
+			m.audits++
 		}
 		for _, r := range g.Steps[0].Rules {
 			if r.First != r.Last {
@@ -107,6 +115,8 @@ func (m *met) add(o met) {
 	m.mixed += o.mixed
 	m.members += o.members
 	m.ranges += o.ranges
+	m.audits += o.audits
+	m.modes += o.modes
 }
 
 // require fails if anything was come across less often than once in three worlds.
@@ -116,6 +126,7 @@ func (m met) require(t *testing.T, worlds int) {
 	for what, n := range map[string]int{
 		"wide groups": m.wide, "wide groups replaced": m.grown, "groups that became wide or narrow": m.narrow, "blocks for wide groups": m.blocks,
 		"pods among blocks": m.mixed, "known sets for wide groups": m.members, "ranges of ports": m.ranges,
+		"audit groups": m.audits, "modes": m.modes,
 	} {
 		require.GreaterOrEqual(t, n, worlds/3, what)
 	}

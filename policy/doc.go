@@ -34,12 +34,25 @@
 // selectors that nobody used before look through the namespaces that they can
 // mean. A policy that selects no pod here costs nothing else.
 //
+// # Audit mode
+//
+// A policy whose annotation (or, where it says nothing, that of its namespace) says
+// audit isolates nobody and allows nothing. What it would do is compiled all the same:
+// a pod that no enforced policy isolates in a direction, and policies in audit mode
+// would, has a group of these there with ir.Group.Audit set. Where one is enforced,
+// those in audit mode are left out: policies only add to what is allowed, so they
+// could deny nothing more. A mode that means nothing enforces.
+//
+// A change of a policy's mode costs what a change of the policy does, that of a
+// namespace's mode the local pods of the namespace.
+//
 // # Questions between two events
 //
 // Verdict judges one flow by what the last Flush left, so that the flows which are
 // in the kernel can be judged after a change without a State being made for it.
 // ExistingConnections is what a policy's annotation wants for those that are no
-// longer allowed.
+// longer allowed. Pod, Namespace and their like give back what the Index knows as
+// objects of the API, for those who explain what happens.
 //
 // # What is not obvious in NetworkPolicy
 //

@@ -8,12 +8,13 @@ import (
 )
 
 // recipe is what a group is compiled from: the policies that isolate a pod in
-// one direction and, for ingress, what the pod's named ports mean. Pods with the
-// same recipe share it. The same recipe can give another group in time, when a
+// one direction (or, where none does, those that would if they were enforced) and,
+// for ingress, what the pod's named ports mean. Pods with the same recipe share it. The same recipe can give another group in time, when a
 // named port of an egress rule has other numbers among its peers.
 type recipe struct {
 	key       string
 	direction ir.Direction
+	audit     bool          // all policies are in audit mode
 	policies  []*policySpec // sorted by name
 	ports     []podPort     // of the pod; only those that the policies name
 	pods      map[*pod]struct{}
@@ -31,11 +32,19 @@ type group struct {
 }
 
 // recipeFor returns the recipe by which p is judged in direction d, without a
-// group if it is new; nil if none of selecting isolates it.
+// group if it is new; nil if none of selecting is about that direction. One that is
+// enforced leaves nothing to try: others could only allow more.
 func (x *Index) recipeFor(p *pod, d ir.Direction, selecting []*policySpec) *recipe {
-	r := recipe{direction: d}
+	r := recipe{direction: d, audit: true}
 	for _, s := range selecting {
-		if s.sides[d].isolates {
+		if !s.sides[d].isolates {
+			continue
+		}
+		audit := p.ns.modeOf(s) == ModeAudit
+		if r.audit && !audit {
+			r.audit, r.policies = false, nil
+		}
+		if r.audit == audit {
 			r.policies = append(r.policies, s)
 		}
 	}
@@ -43,7 +52,11 @@ func (x *Index) recipeFor(p *pod, d ir.Direction, selecting []*policySpec) *reci
 		return nil
 	}
 	var e encoder
-	e.num(uint64(d))
+	kind := uint64(d)
+	if r.audit {
+		kind += 2
+	}
+	e.num(kind)
 	e.num(uint64(len(r.policies)))
 	for _, s := range r.policies {
 		e.str(s.name)
@@ -167,7 +180,7 @@ func (x *Index) appendResolved(to []allow, r *recipe, rule *rule, n portName) []
 // useGroup returns the group that consists of the segments, made if need be,
 // for one more user.
 func (x *Index) useGroup(r *recipe, segments []segment, f *flush) *group {
-	g := ir.Group{Direction: r.direction, Steps: []ir.Step{{Tier: ir.TierNetworkPolicy, Miss: ir.Deny}}}
+	g := ir.Group{Direction: r.direction, Audit: r.audit, Steps: []ir.Step{{Tier: ir.TierNetworkPolicy, Miss: ir.Deny}}}
 	for _, p := range r.policies {
 		g.Policies = append(g.Policies, p.name)
 	}
@@ -249,6 +262,9 @@ func groupID(g ir.Group) ir.GroupID {
 			e.bool(r.Peers.Any)
 			e.str(string(r.Peers.Set))
 		}
+	}
+	if g.Audit {
+		e.bool(true) // at the end: the names of all others are what they were without it
 	}
 	prefix := "gi-"
 	if g.Direction == ir.Egress {

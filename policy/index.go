@@ -104,12 +104,16 @@ func (x *Index) DeletePod(namespace, name string) {
 	x.forget(ns)
 }
 
-// SetNamespace adds the namespace or replaces its labels.
+// SetNamespace adds the namespace or replaces its labels and mode. CheckNamespace
+// tells what is wrong with it.
 func (x *Index) SetNamespace(n *corev1.Namespace) {
-	x.setNamespace(x.namespace(n.Name), true, newLabelSet(n.Labels))
+	ns := x.namespace(n.Name)
+	x.setNamespace(ns, true, newLabelSet(n.Labels))
+	m, _ := parseMode(n.Annotations, func(string, string, ...any) {})
+	x.setMode(ns, m)
 }
 
-// DeleteNamespace forgets the namespace's labels, and no more: its pods and
+// DeleteNamespace forgets the namespace's labels and mode, and no more: its pods and
 // policies have events of their own, and stay in force until these come.
 func (x *Index) DeleteNamespace(name string) {
 	ns := x.namespaces[name]
@@ -117,6 +121,7 @@ func (x *Index) DeleteNamespace(name string) {
 		return
 	}
 	x.setNamespace(ns, false, nil)
+	x.setMode(ns, ModeEnforce)
 	x.forget(ns)
 }
 

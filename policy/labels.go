@@ -28,6 +28,18 @@ func newLabelSet(m map[string]string) labelSet {
 	return ls
 }
 
+// strings returns the labels as an object has them, nil for none.
+func (ls labelSet) strings() map[string]string {
+	if len(ls) == 0 {
+		return nil
+	}
+	m := make(map[string]string, len(ls))
+	for _, l := range ls {
+		m[l.key.Value()] = l.value.Value()
+	}
+	return m
+}
+
 // value returns the value of key; an empty value is not a missing one.
 func (ls labelSet) value(key word) (word, bool) {
 	for _, l := range ls {

@@ -10,6 +10,8 @@ type namespace struct {
 	place  string
 	known  bool
 	labels labelSet
+	// mode is that of the policies that do not say it themselves.
+	mode Mode
 	// places are those with a namespace selector that covers this one.
 	places map[*place]struct{}
 	pods   map[string]*pod
@@ -114,8 +116,8 @@ func (x *Index) setPolicy(ns *namespace, name string, spec *policySpec) {
 	if old == nil && spec == nil {
 		return
 	}
-	if old != nil && spec != nil && old.equal(spec) {
-		old.existing = spec.existing
+	if old != nil && spec != nil && old.equal(spec) && ns.modeOf(old) == ns.modeOf(spec) {
+		old.existing, old.mode, old.saysMode = spec.existing, spec.mode, spec.saysMode
 		return
 	}
 	if old != nil {

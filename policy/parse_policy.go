@@ -30,6 +30,7 @@ func parsePolicy(np *networkingv1.NetworkPolicy) (policySpec, []Problem) {
 		spec.subject = subject
 	}
 	spec.existing = parseExisting(np, report)
+	spec.mode, spec.saysMode = parseMode(np.Annotations, report)
 	in, eg := parseTypes(np, report)
 	spec.sides[ir.Ingress].isolates, spec.sides[ir.Egress].isolates = in, eg
 

@@ -19,6 +19,10 @@ type policySpec struct {
 	sides   [2]side // by ir.Direction
 	// existing stands apart from what the policy allows: it is in no digest.
 	existing ExistingConnections
+	// mode counts if saysMode is set, and that of the namespace otherwise. It is in no
+	// digest: it decides which policies a recipe is made of.
+	mode     Mode
+	saysMode bool
 }
 
 // side is what a policy says about one direction.

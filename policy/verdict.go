@@ -21,10 +21,14 @@ func (v Verdict) Allowed() bool { return v.Ingress.Allowed && v.Egress.Allowed }
 // Judgement is what one direction says of a flow.
 type Judgement struct {
 	Allowed bool
+	// WouldDeny is set if policies in audit mode would deny the flow if they were
+	// enforced. Allowed is true then.
+	WouldDeny bool
 	// Policies are the "namespace/name" of all policies that isolate the pod in
-	// this direction, sorted, whether or not they allow the flow. None if the
-	// address is that of no pod here or the pod is not isolated: then Allowed is
-	// true. The list is shared with the Index and must not be changed.
+	// this direction, sorted, whether or not they allow the flow; where none does,
+	// of those in audit mode that would. None if the address is that of no pod here
+	// or no policy is about the pod: then Allowed is true. The list is shared with
+	// the Index and must not be changed.
 	Policies []string
 }
 
@@ -57,10 +61,11 @@ func (x *Index) judge(id ir.GroupID, peer netip.Addr, protocol ir.Protocol, port
 	g := x.groups[id]
 	for _, step := range g.Steps {
 		if a := x.askStep(step, peer, protocol, port); a != ir.Pass {
-			return Judgement{a == ir.Accept, g.Policies}
+			deny := a == ir.Deny
+			return Judgement{Allowed: !deny || g.Audit, WouldDeny: deny && g.Audit, Policies: g.Policies}
 		}
 	}
-	return Judgement{true, g.Policies}
+	return Judgement{Allowed: true, Policies: g.Policies}
 }
 
 func (x *Index) askStep(step ir.Step, peer netip.Addr, protocol ir.Protocol, port uint16) ir.Action {

@@ -27,8 +27,8 @@ func checkVerdicts(t testing.TB, c choice, x *Index, s ir.State) {
 			p.DstPort = pick(c, uint16(53), 52, 54, 80, 79, 81, 82, 1, 2, 65535, 65534, 0)
 		}
 		want := Verdict{
-			Ingress: Judgement{s.Verdict(ir.Ingress, p) == ir.Accept, isolating(s, p.Dst, ir.Ingress, p)},
-			Egress:  Judgement{s.Verdict(ir.Egress, p) == ir.Accept, isolating(s, p.Src, ir.Egress, p)},
+			Ingress: Judgement{s.Verdict(ir.Ingress, p) == ir.Accept, s.WouldDeny(ir.Ingress, p), isolating(s, p.Dst, ir.Ingress, p)},
+			Egress:  Judgement{s.Verdict(ir.Egress, p) == ir.Accept, s.WouldDeny(ir.Egress, p), isolating(s, p.Src, ir.Egress, p)},
 		}
 		got := x.Verdict(p.Src, p.Dst, p.Protocol, p.DstPort)
 		if !got.Ingress.equal(want.Ingress) || !got.Egress.equal(want.Egress) { // far cheaper than require.Equal
@@ -38,10 +38,10 @@ func checkVerdicts(t testing.TB, c choice, x *Index, s ir.State) {
 }
 
 func (j Judgement) equal(k Judgement) bool {
-	return j.Allowed == k.Allowed && slices.Equal(j.Policies, k.Policies)
+	return j.Allowed == k.Allowed && j.WouldDeny == k.WouldDeny && slices.Equal(j.Policies, k.Policies)
 }
 
-// isolating returns the policies that isolate the pod at a, by the State.
+// isolating returns the policies that isolate the pod at a, or would, by the State.
 func isolating(s ir.State, a netip.Addr, d ir.Direction, p ir.Packet) []string {
 	e, ok := s.Endpoint(a)
 	if !ok || e.Group(d) == "" || p.Src == p.Dst {
@@ -85,10 +85,10 @@ func TestVerdict(t *testing.T) {
 
 	require.True(t, x.Verdict(web, db, ir.TCP, 1).Allowed(), "nothing is in force before the first Flush")
 	x.Flush()
-	isolated := Judgement{false, []string{"shop/all", "shop/front"}}
+	isolated := Judgement{Policies: []string{"shop/all", "shop/front"}}
 	require.Equal(t, Verdict{
-		Ingress: Judgement{true, []string{"shop/all", "shop/front"}},
-		Egress:  Judgement{true, []string{"shop/all"}},
+		Ingress: Judgement{Allowed: true, Policies: []string{"shop/all", "shop/front"}},
+		Egress:  Judgement{Allowed: true, Policies: []string{"shop/all"}},
 	}, x.Verdict(web, db, ir.TCP, 9090))
 	require.Equal(t, isolated, x.Verdict(web, db, ir.TCP, 9091).Ingress)
 	require.Equal(t, isolated, x.Verdict(web, db, ir.UDP, 9090).Ingress)

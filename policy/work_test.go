@@ -104,6 +104,16 @@ func TestBoundedWork(t *testing.T) {
 			p.Spec.PodSelector.MatchLabels["app"] = "app-5"
 			x.SetNetworkPolicy(p)
 		}, work{evaluated: 1}},
+		{"namespace is audited", func(x *Index) {
+			n := makeNamespace("ns-10", "kubernetes.io/metadata.name=ns-10")
+			n.Annotations = map[string]string{AnnotationMode: "audit"}
+			x.SetNamespace(n)
+		}, work{evaluated: 20, compiled: 2}},
+		{"policy is audited", func(x *Index) {
+			p := bigPolicy(t, 3, 7)
+			p.Annotations = map[string]string{AnnotationMode: "audit"}
+			x.SetNetworkPolicy(p)
+		}, work{evaluated: 20, compiled: 2}},
 		{"namespace is relabelled", func(x *Index) { x.SetNamespace(makeNamespace("ns-10", "a=b")) }, work{evaluated: 2, scanned: 100, moved: 300}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

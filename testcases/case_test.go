@@ -18,7 +18,7 @@ type testCase struct {
 	Name    string
 	About   string
 	Covers  []int    // rows of README.md
-	Reports []string // policies, "namespace/name", that the compiler must complain about
+	Reports []string // policies, "namespace/name", and namespaces that the compiler must complain about
 	Absent  []string // namespaces that are used and do not exist at first
 	Steps   []step   // the first one is the directory itself
 }

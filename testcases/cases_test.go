@@ -69,7 +69,7 @@ func runEvaluate(t *testing.T, c testCase) {
 			decisions, err := s.decide(ch)
 			require.NoError(t, err, ch)
 			for _, d := range decisions {
-				assert.True(t, ch.Want.agrees(d.Egress, d.Ingress), "%v: want %s, have %s%s", ch, ch.Want, describe(d.Egress, d.Ingress), d.Why)
+				assert.True(t, ch.Want.agrees(d), "%v: want %s, have %s%s", ch, ch.Want, d.verdict(), d.Why)
 			}
 		}
 	})
@@ -97,7 +97,7 @@ func runCompiled(t *testing.T, c testCase) {
 		}
 		checkCompiled(t, s, states)
 	})
-	assert.ElementsMatch(t, c.Reports, slices.Collect(maps.Keys(reports)), "policies that the compiler complains about: header reports")
+	assert.ElementsMatch(t, c.Reports, slices.Collect(maps.Keys(reports)), "what the compiler complains about: header reports")
 }
 
 func checkCompiled(t *testing.T, s stage, states map[string]ir.State) {
@@ -106,7 +106,7 @@ func checkCompiled(t *testing.T, s stage, states map[string]ir.State) {
 		paths, err := s.paths(ch)
 		require.NoError(t, err, ch)
 		for _, d := range compiled(states, paths, ch) {
-			assert.True(t, ch.Want.agrees(d.Egress, d.Ingress), "%v: want %s, have %s", ch, ch.Want, describe(d.Egress, d.Ingress))
+			assert.True(t, ch.Want.agrees(d), "%v: want %s, have %s", ch, ch.Want, d.verdict())
 		}
 	}
 }

@@ -43,36 +43,51 @@ const (
 	denyEgress  verdict = "deny:egress"  // this one, and not the other
 	denyIngress verdict = "deny:ingress" // this one, and not the other
 	denyBoth    verdict = "deny:both"
+
+	// What passes only because policies are in audit mode.
+	audit        verdict = "audit"         // one direction or both would deny it
+	auditEgress  verdict = "audit:egress"  // this one, and not the other
+	auditIngress verdict = "audit:ingress" // this one, and not the other
+	auditBoth    verdict = "audit:both"
 )
 
+// verdicts are all that a line can expect, the more exact ones first.
+var verdicts = []verdict{allow, auditEgress, auditIngress, auditBoth, denyEgress, denyIngress, denyBoth, audit, deny, closedPort}
+
 // allowed says whether packets pass.
-func (v verdict) allowed() bool { return v == allow || v == closedPort }
+func (v verdict) allowed() bool {
+	return v == allow || v == closedPort || strings.HasPrefix(string(v), string(audit))
+}
 
 // agrees says whether the decisions of both directions are what v expects.
-func (v verdict) agrees(egress, ingress bool) bool {
+func (v verdict) agrees(d decision) bool {
+	passes := d.Egress && d.Ingress
 	switch v {
 	case allow, closedPort:
-		return egress && ingress
+		return passes && !d.AuditEgress && !d.AuditIngress
+	case audit:
+		return passes && (d.AuditEgress || d.AuditIngress)
+	case auditEgress:
+		return passes && d.AuditEgress && !d.AuditIngress
+	case auditIngress:
+		return passes && !d.AuditEgress && d.AuditIngress
+	case auditBoth:
+		return passes && d.AuditEgress && d.AuditIngress
 	case deny:
-		return !egress || !ingress
+		return !passes
 	case denyEgress:
-		return !egress && ingress
+		return !d.Egress && d.Ingress
 	case denyIngress:
-		return egress && !ingress
+		return d.Egress && !d.Ingress
 	case denyBoth:
-		return !egress && !ingress
+		return !d.Egress && !d.Ingress
 	}
 	return false
 }
 
-// describe turns the decisions of both directions into a verdict.
-func describe(egress, ingress bool) verdict {
-	for _, v := range []verdict{allow, denyEgress, denyIngress} {
-		if v.agrees(egress, ingress) {
-			return v
-		}
-	}
-	return denyBoth
+// verdict puts the decisions of both directions into a word.
+func (d decision) verdict() verdict {
+	return verdicts[slices.IndexFunc(verdicts, func(v verdict) bool { return v.agrees(d) })]
 }
 
 // parseFlows reads flows.txt; header lines are skipped.
@@ -110,7 +125,7 @@ func parseFlow(line string) (flowLine, error) {
 		}
 		f.Ports = append(f.Ports, ports...)
 	}
-	if !slices.Contains([]verdict{allow, closedPort, deny, denyEgress, denyIngress, denyBoth}, f.Want) {
+	if !slices.Contains(verdicts, f.Want) {
 		return f, fmt.Errorf("%q is no verdict", words[3])
 	}
 	for _, w := range words[4:] {

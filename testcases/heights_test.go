@@ -15,10 +15,12 @@ import (
 	"github.com/portcullis-netpol/portcullis/policy/ir"
 )
 
-// decision is what one height says of a check, for every way it may go.
+// decision is what one height says of a check, for one way that it may go.
 type decision struct {
-	Egress, Ingress bool
-	Why             string
+	Egress, Ingress bool // they allow it
+	// AuditEgress and AuditIngress say that policies in audit mode would deny it.
+	AuditEgress, AuditIngress bool
+	Why                       string
 }
 
 // evaluated asks package evaluate.
@@ -35,6 +37,8 @@ func (c *cluster) decide(ch check) ([]decision, error) {
 			v := evaluate.Evaluate(cl, evaluate.Flow{Src: l.Src, Dst: l.Dst, Protocol: evaluateProtocol(ch.Port), Port: int32(l.Port)})
 			d.Egress = d.Egress && (v.Egress.Allowed || !egress)
 			d.Ingress = d.Ingress && (v.Ingress.Allowed || !ingress)
+			d.AuditEgress = d.AuditEgress || egress && v.Egress.WouldDeny
+			d.AuditIngress = d.AuditIngress || ingress && v.Ingress.WouldDeny
 			d.Why += fmt.Sprintf("\n    %s -> %s: egress: %s; ingress: %s", l.Src, l.Dst, v.Egress.Reason, v.Ingress.Reason)
 		}
 		if p.Whole {
@@ -71,12 +75,16 @@ func protocolNumber(ch check) uint8 {
 	return 58
 }
 
-// feed hands events to an Index and returns the policies that it complained about.
+// feed hands events to an Index and returns the policies and namespaces that the
+// compiler complains about.
 func feed(x *policy.Index, events []event) (reports []string) {
 	for _, e := range events {
 		switch {
 		case e.Namespace != nil:
 			x.SetNamespace(e.Namespace)
+			if len(policy.CheckNamespace(e.Namespace)) > 0 {
+				reports = append(reports, e.Namespace.Name)
+			}
 		case e.Pod != nil:
 			x.SetPod(e.Pod)
 		case e.Policy != nil:
@@ -125,9 +133,12 @@ func compiled(states map[string]ir.State, paths []path, ch check) []decision {
 		d := decision{Egress: true, Ingress: true}
 		for _, l := range p.Legs {
 			packet := ir.Packet{Src: l.Src, Dst: l.Dst, Protocol: ir.Protocol(protocolNumber(ch)), DstPort: l.Port}
-			d.Egress = d.Egress && states[l.Node].Verdict(ir.Egress, packet) == ir.Accept
+			s := states[l.Node]
+			d.Egress = d.Egress && s.Verdict(ir.Egress, packet) == ir.Accept
+			d.AuditEgress = d.AuditEgress || s.WouldDeny(ir.Egress, packet)
 			if !l.Input {
-				d.Ingress = d.Ingress && states[l.Node].Verdict(ir.Ingress, packet) == ir.Accept
+				d.Ingress = d.Ingress && s.Verdict(ir.Ingress, packet) == ir.Accept
+				d.AuditIngress = d.AuditIngress || s.WouldDeny(ir.Ingress, packet)
 			}
 		}
 		out = append(out, d)

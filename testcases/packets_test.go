@@ -312,7 +312,7 @@ func judge(want verdict, r lab.Result) error {
 	switch {
 	case neverStarted:
 		return fmt.Errorf("probe failed: %w", r.Err)
-	case want == allow && !r.OK:
+	case want != closedPort && want.allowed() && !r.OK:
 		return fmt.Errorf("no answer: %w", r.Err)
 	case want == closedPort && !r.Refused:
 		return fmt.Errorf("no refusal: %w", errors.Join(errors.New("answered or timed out"), r.Err))

@@ -4,7 +4,17 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/portcullis-netpol/portcullis/policy"
 )
+
+// modes makes the annotations of a namespace or policy, most often none.
+func (m *maker) modes() map[string]string {
+	if !m.chance(4) {
+		return nil
+	}
+	return map[string]string{policy.AnnotationMode: pick(m, "audit", "audit", "audit", "enforce", "Audit")}
+}
 
 // change makes one random change of the cluster.
 func (m *maker) change(c *cluster) event {
@@ -23,6 +33,11 @@ func (m *maker) changeNamespace(c *cluster) event {
 		ref := objectRef{Kind: "Namespace", Name: n.Name}
 		c.remove(ref)
 		return event{Delete: ref}
+	}
+	for _, old := range c.objects.Namespaces {
+		if old.Name == n.Name && m.chance(2) {
+			n.Labels = old.Labels // nothing but the mode changes
+		}
 	}
 	c.objects.Namespaces = put(c.objects.Namespaces, n)
 	return event{Namespace: n}
@@ -68,6 +83,12 @@ func (m *maker) changePolicy(c *cluster) event {
 		ref := objectRef{"NetworkPolicy", old.Namespace, old.Name}
 		c.remove(ref)
 		return event{Delete: ref}
+	}
+	if len(c.objects.Policies) > 0 && m.chance(4) {
+		p := c.objects.Policies[m.IntN(len(c.objects.Policies))].DeepCopy()
+		p.Annotations = m.modes()
+		c.objects.Policies = put(c.objects.Policies, p)
+		return event{Policy: p}
 	}
 	p := m.policy(pick(m, randomHomes...), fmt.Sprintf("np%d", m.IntN(6)))
 	if len(c.objects.Policies) > 0 && m.chance(2) {

@@ -76,7 +76,10 @@ func (m *maker) cluster() *cluster {
 func (m *maker) namespace(name string) *corev1.Namespace {
 	labels := m.labels()
 	labels[corev1.LabelMetadataName] = name
-	return &corev1.Namespace{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
+	return &corev1.Namespace{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: m.modes()},
+	}
 }
 
 func (m *maker) labels() map[string]string {
@@ -161,7 +164,7 @@ func (m *maker) containerPorts() []corev1.ContainerPort {
 func (m *maker) policy(namespace, name string) *networkingv1.NetworkPolicy {
 	p := &networkingv1.NetworkPolicy{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Annotations: m.modes()},
 	}
 	if m.chance(2) {
 		p.Spec.PodSelector = *m.selector()

@@ -69,7 +69,11 @@ func cuts(c *cluster) []cut {
 	for i := range c.objects.Namespaces {
 		out = append(out, func(c *cluster) { c.objects.Namespaces = slices.Delete(c.objects.Namespaces, i, i+1) })
 	}
+	for i := range c.objects.Namespaces {
+		out = append(out, func(c *cluster) { c.objects.Namespaces[i].Annotations = nil })
+	}
 	for i := range c.objects.Policies {
+		out = append(out, func(c *cluster) { c.objects.Policies[i].Annotations = nil })
 		out = append(out, cutsOfPolicy(c, i)...)
 	}
 	for i := range c.objects.Pods {

@@ -143,7 +143,8 @@ func TestLeave(t *testing.T) {
 	require.Len(t, got.Items, 2)
 	require.Equal(t, kept(fullPod()).Spec, got.Items[0].Spec)
 
-	for _, other := range []runtime.Object{&corev1.Node{Spec: corev1.NodeSpec{PodCIDR: "10.0.0.0/24"}}, &metav1.Status{Message: "no"}} {
+	marked := metav1.ObjectMeta{Name: "shop", Generation: 7, Annotations: map[string]string{"a": "b"}}
+	for _, other := range []runtime.Object{&corev1.Namespace{ObjectMeta: marked}, &corev1.Node{Spec: corev1.NodeSpec{PodCIDR: "10.0.0.0/24"}}, &metav1.Status{Message: "no"}} {
 		data := encode(t, runtime.ContentTypeProtobuf, other)
 		require.Equal(t, data, leave(data))
 	}

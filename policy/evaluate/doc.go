@@ -10,6 +10,20 @@
 // neighbour discovery always pass and are not asked about. The addresses of a flow are those behind destination NAT and
 // before source NAT; a Service is never an end of a flow, one of its pods is.
 //
+// # Audit mode
+//
+// A policy can be tried before it is enforced: the annotation portcullis.dev/mode says audit, on the policy or, if that
+// says nothing, on its namespace. Such a policy isolates nobody and allows nothing. Where no other policy isolates the
+// pod, the decision names the policies that are tried (Audit) and says whether they would deny the flow (WouldDeny).
+// Where one does, trying has no effect: policies only add to what is allowed, so another one could deny nothing more. An
+// annotation that says anything else enforces.
+//
+// # What comes closest
+//
+// A decision that denies, or would, names the rule that almost allows the flow and says in a few words what of it does
+// not match. Those words are for people and made of what strangers wrote: plain ASCII, bounded, and malformed parts are
+// called malformed and not repeated. Whoever puts them on a page must escape them.
+//
 // # What is refused
 //
 // A part of a policy that cannot be understood matches nothing: a peer, or an entry of ports. If that leaves a list

@@ -49,6 +49,14 @@ type Decision struct {
 	Isolated []string
 	// By lists the rules that allow the flow, sorted by policy and rule. It is empty where no rule was needed.
 	By []Match
+	// Audit lists the policies in audit mode that would isolate Pod in this direction if they were enforced, sorted. It is
+	// empty if Isolated is not: then they could only allow more.
+	Audit []string
+	// WouldDeny tells whether the policies of Audit would deny the flow if they were enforced. Allowed is true then.
+	WouldDeny bool
+	// Near is the rule that comes closest to allowing a flow that is denied, or would be. It is nil if the policies have
+	// no rule, and for a flow that is allowed by what it needs.
+	Near *Near
 	// Reason says the same for people, in one short sentence.
 	Reason string
 }
@@ -63,10 +71,15 @@ type Match struct {
 
 // Evaluate decides one flow. An end of the flow that is no pod of the cluster allows everything; the pods of the host's
 // network are no pods here.
-func Evaluate(c Cluster, f Flow) Verdict {
+func Evaluate(c Cluster, f Flow) Verdict { return c.judge(f, true) }
+
+// Decide is Evaluate without Near, for those who ask about a great many flows.
+func Decide(c Cluster, f Flow) Verdict { return c.judge(f, false) }
+
+func (c Cluster) judge(f Flow, near bool) Verdict {
 	// The kernel sees an IPv4 packet, whatever a program calls the address.
 	f.Src, f.Dst = f.Src.Unmap(), f.Dst.Unmap()
-	ends := conn{Flow: f, cluster: c, srcPod: c.podAt(f.Src), dstPod: c.podAt(f.Dst)}
+	ends := conn{Flow: f, cluster: c, srcPod: c.podAt(f.Src), dstPod: c.podAt(f.Dst), near: near}
 	return Verdict{Egress: ends.decide(egress), Ingress: ends.decide(ingress)}
 }
 
@@ -75,6 +88,7 @@ type conn struct {
 	Flow
 	cluster        Cluster
 	srcPod, dstPod *corev1.Pod // nil if that end is no pod
+	near           bool        // Near is asked for
 }
 
 // subject is the pod that a direction is about.
@@ -94,36 +108,94 @@ func (x conn) peer(d direction) (netip.Addr, *corev1.Pod) {
 }
 
 // decide judges one direction. A pod that no policy isolates is open; an isolated one can always reach itself and be
-// reached by its own node; everything else needs a rule.
+// reached by its own node; everything else needs a rule. Policies in audit mode isolate nobody; what they would do is
+// found out where no other policy isolates the pod.
 func (x conn) decide(d direction) Decision {
 	pod := x.subject(d)
 	if pod == nil {
 		return Decision{Allowed: true, Reason: "not a pod"}
 	}
 	dec := Decision{Pod: fullName(pod)}
-	for _, policy := range x.cluster.Policies {
-		if policy.Namespace == pod.Namespace && isolates(policy, d) && selectsSubject(policy, pod) {
-			dec.Isolated = append(dec.Isolated, fullName(policy))
-			dec.By = append(dec.By, x.allowingRules(policy, d)...)
+	policies, audited := x.policiesFor(pod, d)
+	dec.Isolated = fullNames(policies)
+	names := dec.Isolated
+	if len(policies) == 0 {
+		policies, dec.Audit = audited, fullNames(audited)
+		names = dec.Audit
+	}
+	free := ""
+	switch {
+	case len(policies) == 0:
+		free = "not isolated"
+	case x.Src == x.Dst:
+		free = "to itself"
+	case d == ingress && x.cluster.nodeHas(pod.Spec.NodeName, x.Src):
+		free = "own node"
+	}
+	if free != "" {
+		dec.Allowed, dec.Reason = true, free
+		return dec
+	}
+	var rules []reading
+	for _, policy := range policies {
+		rules = x.read(rules, policy, d)
+	}
+	by := allowing(rules)
+	if len(by) > 0 {
+		dec.Reason = "allowed by " + describe(by, d)
+	} else {
+		dec.Reason = denial(names, len(rules) > 0)
+		if x.near {
+			dec.Near = x.nearest(rules, d)
 		}
 	}
-	slices.Sort(dec.Isolated)
-	slices.SortStableFunc(dec.By, func(a, b Match) int {
+	if len(dec.Audit) > 0 {
+		dec.Allowed, dec.WouldDeny, dec.Reason = true, len(by) == 0, "in audit mode: "+dec.Reason
+		return dec
+	}
+	dec.Allowed, dec.By = len(by) > 0, by
+	return dec
+}
+
+// policiesFor are the policies about a pod in a direction: those that isolate it, and those in audit mode.
+func (x conn) policiesFor(pod *corev1.Pod, d direction) (enforced, audited []*networkingv1.NetworkPolicy) {
+	for _, policy := range x.cluster.Policies {
+		if policy.Namespace != pod.Namespace || !isolates(policy, d) || !selectsSubject(policy, pod) {
+			continue
+		}
+		if x.cluster.audits(policy) {
+			audited = append(audited, policy)
+		} else {
+			enforced = append(enforced, policy)
+		}
+	}
+	return enforced, audited
+}
+
+// allowing lists the rules that allow the flow, sorted by policy and rule.
+func allowing(rules []reading) []Match {
+	var out []Match
+	for _, r := range rules {
+		if r.peerOK && r.portOK {
+			out = append(out, r.Match)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Match) int {
 		return cmp.Or(strings.Compare(a.Policy, b.Policy), cmp.Compare(a.Rule, b.Rule))
 	})
+	return out
+}
+
+// denial says why policies do not allow a flow.
+func denial(policies []string, haveRules bool) string {
+	names := strings.Join(policies, ", ")
 	switch {
-	case len(dec.Isolated) == 0:
-		dec.Allowed, dec.Reason = true, "not isolated"
-	case x.Src == x.Dst:
-		dec.Allowed, dec.By, dec.Reason = true, nil, "to itself"
-	case d == ingress && x.cluster.nodeHas(pod.Spec.NodeName, x.Src):
-		dec.Allowed, dec.By, dec.Reason = true, nil, "own node"
-	case len(dec.By) > 0:
-		dec.Allowed, dec.Reason = true, "allowed by "+describe(dec.By, d)
-	default:
-		dec.Reason = fmt.Sprintf("no rule of %s allows it", strings.Join(dec.Isolated, ", "))
+	case haveRules:
+		return "no rule of " + names + " allows it"
+	case len(policies) == 1:
+		return names + " allows nothing"
 	}
-	return dec
+	return names + " allow nothing"
 }
 
 // describe names rules the way their author would find them: "ingress[0] of shop/allow".
@@ -137,3 +209,13 @@ func describe(matches []Match, d direction) string {
 
 // fullName is the name that is unique for its kind in a cluster.
 func fullName(o metav1.Object) string { return o.GetNamespace() + "/" + o.GetName() }
+
+// fullNames are the names of policies, sorted.
+func fullNames(policies []*networkingv1.NetworkPolicy) []string {
+	var out []string
+	for _, policy := range policies {
+		out = append(out, fullName(policy))
+	}
+	slices.Sort(out)
+	return out
+}

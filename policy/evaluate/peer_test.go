@@ -194,24 +194,24 @@ func TestUnusablePeers(t *testing.T) {
 			policies: map[string]string{"shop/p": "podSelector: {matchExpressions: [{key: app, operator: In}]}\ningress: [{}]",
 				"shop/q": selected + "ingress: [{ports: [{port: 1}]}]"},
 			flows: map[string]string{
-				"shop/web shop/db TCP/1": open + " | " + denied, "shop/db shop/web TCP/1": open + " | +allowed by ingress[0] of shop/q",
+				"shop/web shop/db TCP/1": open + " | " + nothing, "shop/db shop/web TCP/1": open + " | +allowed by ingress[0] of shop/q",
 				"shop/web ops/mon TCP/1": open + " | " + open,
 			},
 		},
 		{
 			name:     "an operator of the policy that is unknown does too",
 			policies: map[string]string{"shop/p": "podSelector: {matchExpressions: [{key: app, operator: Is}]}"},
-			flows:    map[string]string{"shop/web shop/db TCP/1": open + " | " + denied},
+			flows:    map[string]string{"shop/web shop/db TCP/1": open + " | " + nothing},
 		},
 		{
 			name:     "matchLabels of the policy that are not well formed do too",
 			policies: map[string]string{"shop/p": "podSelector: {matchLabels: {app: 'a b'}}\ningress: [{}]"},
-			flows:    map[string]string{"shop/web shop/db TCP/1": open + " | " + denied},
+			flows:    map[string]string{"shop/web shop/db TCP/1": open + " | " + nothing},
 		},
 		{
 			name:     "so does a key that is not well formed",
 			policies: map[string]string{"shop/p": "podSelector: {matchLabels: {'a b': web}}\ningress: [{}]"},
-			flows:    map[string]string{"shop/web shop/db TCP/1": open + " | " + denied},
+			flows:    map[string]string{"shop/web shop/db TCP/1": open + " | " + nothing},
 		},
 	})
 }
@@ -223,7 +223,7 @@ func TestAddressesOfPods(t *testing.T) {
 	}
 	job := func(name string) *corev1.Pod { return pod("shop/"+name, "node-2", "app=job", "10.1.0.9") }
 	free := func(name string) *corev1.Pod { return pod("shop/"+name, "node-2", "app=free", "10.1.0.9") }
-	isolated := map[string]string{"shop/web 10.1.0.9 TCP/1": open + " | " + denied}
+	isolated := map[string]string{"shop/web 10.1.0.9 TCP/1": open + " | " + nothing}
 	isOpen := map[string]string{"shop/web 10.1.0.9 TCP/1": open + " | " + open}
 	unowned := map[string]string{"shop/web 10.1.0.9 TCP/1": open + " | " + noPod}
 	run(t, []scenario{
@@ -279,7 +279,7 @@ func TestNamesDoNotRunTogether(t *testing.T) {
 			c.Policies = append(c.Policies, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "a-b", Name: "c"}})
 		},
 		flows: map[string]string{
-			"shop/db a-b/c TCP/1": open + " | -no rule of a-b/c allows it", "shop/db a/b-c TCP/1": open + " | " + open,
+			"shop/db a-b/c TCP/1": open + " | -a-b/c allows nothing", "shop/db a/b-c TCP/1": open + " | " + open,
 		},
 	}})
 }

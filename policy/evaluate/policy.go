@@ -65,21 +65,28 @@ func rules(policy *networkingv1.NetworkPolicy, d direction) []rule {
 	return out
 }
 
-// allowingRules lists the rules of one policy that allow the flow in a direction. A rule allows it if its peers and its
-// ports do.
-func (x conn) allowingRules(policy *networkingv1.NetworkPolicy, d direction) []Match {
+// reading is one rule, held against the flow. The rule allows the flow if both its peers and its ports match; Match says
+// which of them.
+type reading struct {
+	Match
+	policy         *networkingv1.NetworkPolicy
+	rule           rule
+	peerOK, portOK bool
+}
+
+// read holds the rules of one policy for a direction against the flow, and adds them to a list. The rules of a policy
+// that cannot say for whom they are count for nobody.
+func (x conn) read(to []reading, policy *networkingv1.NetworkPolicy, d direction) []reading {
 	if !valid(&policy.Spec.PodSelector) {
-		return nil
+		return to
 	}
-	var out []Match
+	name := fullName(policy)
 	for i, r := range rules(policy, d) {
 		peer, peerOK := firstOf(r.peers, func(p networkingv1.NetworkPolicyPeer) bool { return x.matchesPeer(policy, p, d) })
 		port, portOK := firstOf(r.ports, x.matchesPort)
-		if peerOK && portOK {
-			out = append(out, Match{Policy: fullName(policy), Rule: i, Peer: peer, Port: port})
-		}
+		to = append(to, reading{Match{Policy: name, Rule: i, Peer: peer, Port: port}, policy, r, peerOK, portOK})
 	}
-	return out
+	return to
 }
 
 // firstOf finds the first entry of a list that matches. An empty or missing list matches everything and answers -1.
@@ -148,10 +155,7 @@ func parseBlock(text string) (netip.Prefix, bool) {
 
 // matchesPort tells whether one entry of ports describes the flow.
 func (x conn) matchesPort(p networkingv1.NetworkPolicyPort) bool {
-	protocol := corev1.ProtocolTCP
-	if p.Protocol != nil {
-		protocol = *p.Protocol
-	}
+	protocol := portProtocol(p)
 	if !hasPorts(protocol) || protocol != x.Protocol {
 		return false
 	}
@@ -171,6 +175,14 @@ func (x conn) matchesPort(p networkingv1.NetworkPolicyPort) bool {
 		return isPort(number) && x.Port == number
 	}
 	return false
+}
+
+// portProtocol is the protocol of an entry of ports, TCP where it says none.
+func portProtocol(p networkingv1.NetworkPolicyPort) corev1.Protocol {
+	if p.Protocol != nil {
+		return *p.Protocol
+	}
+	return corev1.ProtocolTCP
 }
 
 func hasPorts(p corev1.Protocol) bool {

@@ -144,7 +144,7 @@ type Step struct {
 
 // Group is what the pods that the same policies select have in common in one
 // direction: the steps that judge their packets, in order. A Group never changes
-// under one ID.
+// under one ID, and an Audit group has another ID than one that is enforced.
 type Group struct {
 	ID        GroupID
 	Direction Direction
@@ -167,7 +167,7 @@ type Endpoint struct {
 	// Pod is "namespace/name".
 	Pod string
 	// Ingress and Egress are the groups that judge the pod's packets, empty
-	// where the pod is not isolated in that direction.
+	// where no policy is about the pod in that direction.
 	Ingress, Egress GroupID
 }
 

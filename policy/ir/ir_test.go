@@ -78,6 +78,21 @@ func TestVerdictOfOrderedSteps(t *testing.T) {
 	require.Equal(t, Accept, s.Verdict(Ingress, from(8)), "Accept stands behind the last step")
 }
 
+func TestVerdictOfAuditGroups(t *testing.T) {
+	s := shop()
+	allowed, denied := Packet{addr("10.0.0.2"), addr("10.0.0.1"), TCP, 80}, Packet{addr("10.0.0.3"), addr("10.0.0.1"), TCP, 80}
+	require.False(t, s.WouldDeny(Ingress, denied), "it is denied")
+	s.Groups[0].Audit = true
+	for p, would := range map[Packet]bool{allowed: false, denied: true, {addr("10.0.0.1"), addr("10.0.0.1"), TCP, 9}: false} {
+		require.Equal(t, Accept, s.Verdict(Ingress, p))
+		require.Equal(t, would, s.WouldDeny(Ingress, p))
+		require.False(t, s.WouldDeny(Egress, p), "no group")
+	}
+	s.Groups = nil
+	require.Equal(t, Deny, s.Verdict(Ingress, allowed), "what is missing is not taken for tried")
+	require.False(t, s.WouldDeny(Ingress, allowed))
+}
+
 func TestVerdictFailsClosedOnMissingParts(t *testing.T) {
 	s := shop()
 	s.PeerSets = nil

@@ -17,29 +17,45 @@ type Packet struct {
 
 // Verdict says what the direction d of the pod that owns the packet's end
 // decides: Accept or Deny. An address without an endpoint here is not ours to
-// judge, and is accepted, as is a packet from an address to itself.
+// judge, and is accepted, as is a packet from an address to itself, and all that an
+// Audit group judges.
 func (s State) Verdict(d Direction, p Packet) Action {
+	if a, audit := s.judge(d, p); !audit {
+		return a
+	}
+	return Accept
+}
+
+// WouldDeny reports whether Verdict would be Deny if the group that judges the packet
+// was not an Audit group. It is false where Verdict is Deny.
+func (s State) WouldDeny(d Direction, p Packet) bool {
+	a, audit := s.judge(d, p)
+	return audit && a == Deny
+}
+
+// judge returns what the group says, and whether it is an Audit group.
+func (s State) judge(d Direction, p Packet) (a Action, audit bool) {
 	pod, peer := p.Dst, p.Src
 	if d == Egress {
 		pod, peer = p.Src, p.Dst
 	}
 	if pod == peer {
-		return Accept
+		return Accept, false
 	}
 	e, ok := s.Endpoint(pod)
 	if !ok || e.Group(d) == "" {
-		return Accept
+		return Accept, false
 	}
 	g, ok := s.Group(e.Group(d))
 	if !ok {
-		return Deny
+		return Deny, false
 	}
 	for _, step := range g.Steps {
 		if a := s.step(step, p, peer); a != Pass {
-			return a
+			return a, g.Audit
 		}
 	}
-	return Accept
+	return Accept, g.Audit
 }
 
 func (s State) step(step Step, p Packet, peer netip.Addr) Action {

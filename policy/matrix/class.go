@@ -28,12 +28,15 @@ func (c classSide) view(egress bool) *view {
 	return &c.ingress
 }
 
-// view is what the policies that isolate a pod in one direction can see of a flow.
+// view is what the policies that isolate a pod in one direction, or would, can see of a flow.
 type view struct {
 	policies []*networkingv1.NetworkPolicy
 	cuts     cuts
 	facts    facts // about the peer
 }
+
+// concerned are the policies that say something of the pod in a direction: those that isolate it, or those in audit mode.
+func concerned(d evaluate.Decision) []string { return slices.Concat(d.Isolated, d.Audit) }
 
 // newView reads the policies with the names that evaluate gave, out of those of one namespace.
 func newView(of []*networkingv1.NetworkPolicy, names []string, egress bool) view {
@@ -41,7 +44,9 @@ func newView(of []*networkingv1.NetworkPolicy, names []string, egress bool) view
 	for _, p := range of {
 		if slices.Contains(names, p.Namespace+"/"+p.Name) {
 			v.policies = append(v.policies, p)
-			v.cuts.add(portsOf(p, egress, !egress))
+			for _, r := range rulesOf(p, egress, !egress) {
+				v.cuts.add(r.ports)
+			}
 		}
 	}
 	v.cuts.sort()
@@ -83,12 +88,12 @@ func newClass(s *subject, sides []*side) *class {
 		if !self.IsValid() {
 			self = pod.addrs[1]
 		}
-		v := evaluate.Evaluate(
+		v := evaluate.Decide(
 			evaluate.Cluster{Pods: []*corev1.Pod{pod.pod}, Policies: policies, Namespaces: state.namespace(s.namespace)},
 			evaluate.Flow{Src: self, Dst: self, Protocol: "ICMP"})
 		c.sides = append(c.sides, classSide{
-			egress:  newView(policies, v.Egress.Isolated, true),
-			ingress: newView(policies, v.Ingress.Isolated, false),
+			egress:  newView(policies, concerned(v.Egress), true),
+			ingress: newView(policies, concerned(v.Ingress), false),
 		})
 	}
 	return c

@@ -48,13 +48,21 @@ func (g generator) input() matrix.Input {
 		c.Nodes = append(c.Nodes, n)
 	}
 	for _, name := range genNamespaces[:2+g.IntN(2)] { // the last one may not be known
-		c.Namespaces = append(c.Namespaces, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: g.labels()}})
+		c.Namespaces = append(c.Namespaces, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: g.labels(), Annotations: g.mode()}})
 	}
 	for i := range 4 + g.IntN(6) {
 		c.Pods = append(c.Pods, g.pod(i))
 	}
 	c.Policies = g.policies()
 	return matrix.Input{Cluster: c, PodCIDRs: genPodCIDRs}
+}
+
+// mode is the annotations of an object, most often none.
+func (g generator) mode() map[string]string {
+	if g.IntN(5) > 1 {
+		return nil
+	}
+	return map[string]string{"portcullis.dev/mode": pick(g, "audit", "audit", "audit", "enforce", "?")}
 }
 
 func (g generator) pod(i int) *corev1.Pod {
@@ -97,7 +105,7 @@ func (g generator) pod(i int) *corev1.Pod {
 func (g generator) policies() []*networkingv1.NetworkPolicy {
 	var out []*networkingv1.NetworkPolicy
 	for i := range g.IntN(6) {
-		p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: pick(g, genNamespaces...), Name: fmt.Sprintf("n%d", i)}}
+		p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: pick(g, genNamespaces...), Name: fmt.Sprintf("n%d", i), Annotations: g.mode()}}
 		p.Spec.PodSelector = *g.selector()
 		p.Spec.PolicyTypes = pick(g, nil, []networkingv1.PolicyType{"Ingress"}, []networkingv1.PolicyType{"Egress"},
 			[]networkingv1.PolicyType{"Ingress", "Egress"}, []networkingv1.PolicyType{"Sideways"})

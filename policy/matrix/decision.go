@@ -20,6 +20,10 @@ type Decision struct {
 	IsolatedBy []Policy `json:"isolatedBy,omitempty"`
 	// AllowedBy lists the rules that allow the traffic; empty where no rule was needed.
 	AllowedBy []Rule `json:"allowedBy,omitempty"`
+	// AuditedBy lists the policies in audit mode that would isolate the pod in this direction; empty if IsolatedBy is not.
+	AuditedBy []Policy `json:"auditedBy,omitempty"`
+	// WouldDeny is set if AuditedBy would deny the traffic. It is allowed then.
+	WouldDeny bool `json:"wouldDeny,omitempty"`
 }
 
 // Policy names a policy and whom it selects.
@@ -40,16 +44,24 @@ type Rule struct {
 
 // newDecision words a decision of evaluate.
 func (s *side) newDecision(d evaluate.Decision, egress bool) Decision {
-	out := Decision{Allowed: d.Allowed, Reason: d.Reason}
-	for _, name := range d.Isolated {
+	out := Decision{
+		Allowed: d.Allowed, Reason: d.Reason, WouldDeny: d.WouldDeny,
+		IsolatedBy: s.newPolicies(d.Isolated), AuditedBy: s.newPolicies(d.Audit),
+	}
+	for _, m := range d.By {
+		out.AllowedBy = append(out.AllowedBy, s.newRule(m, egress))
+	}
+	return out
+}
+
+func (s *side) newPolicies(names []string) []Policy {
+	var out []Policy
+	for _, name := range names {
 		p := Policy{Name: name}
 		if policy := s.policy(name); policy != nil {
 			p.Selects = selectorText(&policy.Spec.PodSelector, "all pods", "pods ")
 		}
-		out.IsolatedBy = append(out.IsolatedBy, p)
-	}
-	for _, m := range d.By {
-		out.AllowedBy = append(out.AllowedBy, s.newRule(m, egress))
+		out = append(out, p)
 	}
 	return out
 }

@@ -20,6 +20,8 @@
 // [Compare] takes two states of a cluster and works on classes of both at once, so that it compares pair by pair:
 // a flow that opens is not made up for by another that closes.
 //
+// Policies in audit mode close nothing. What they would deny is open here, and its [Decision] says so.
+//
 // # What the ends mean
 //
 // Outside is any address that is no pod's and no node's and in no pod CIDR. The ipBlocks of the policies that matter

@@ -32,13 +32,15 @@ func factsOf(policies []*networkingv1.NetworkPolicy) facts {
 func peerFacts(policies []*networkingv1.NetworkPolicy, egress, ingress bool) facts {
 	f := facts{labels: map[string]map[string]bool{}, names: map[string]bool{}}
 	for _, p := range policies {
-		for _, peer := range peersOf(p, egress, ingress) {
-			f.addSelector(peer.PodSelector)
-			f.addBlock(peer.IPBlock)
-		}
-		for _, port := range portsOf(p, egress, ingress) {
-			if port.Port != nil && port.Port.Type == intstr.String {
-				f.names[port.Port.StrVal] = true
+		for _, r := range rulesOf(p, egress, ingress) {
+			for _, peer := range r.peers {
+				f.addSelector(peer.PodSelector)
+				f.addBlock(peer.IPBlock)
+			}
+			for _, port := range r.ports {
+				if port.Port != nil && port.Port.Type == intstr.String {
+					f.names[port.Port.StrVal] = true
+				}
 			}
 		}
 	}
@@ -127,31 +129,24 @@ func (f facts) appendAddrs(out []byte, addrs [families]netip.Addr) []byte {
 func containers(pod *corev1.Pod) []corev1.Container {
 	return append(slices.Clone(pod.Spec.Containers), pod.Spec.InitContainers...)
 }
-func peersOf(p *networkingv1.NetworkPolicy, egress, ingress bool) []networkingv1.NetworkPolicyPeer {
-	var out []networkingv1.NetworkPolicyPeer
-	for _, r := range p.Spec.Egress {
-		if egress {
-			out = append(out, r.To...)
-		}
-	}
-	for _, r := range p.Spec.Ingress {
-		if ingress {
-			out = append(out, r.From...)
-		}
-	}
-	return out
+
+// rule is an ingress or an egress rule.
+type rule struct {
+	peers []networkingv1.NetworkPolicyPeer
+	ports []networkingv1.NetworkPolicyPort
 }
 
-func portsOf(p *networkingv1.NetworkPolicy, egress, ingress bool) []networkingv1.NetworkPolicyPort {
-	var out []networkingv1.NetworkPolicyPort
-	for _, r := range p.Spec.Egress {
-		if egress {
-			out = append(out, r.Ports...)
+// rulesOf are the rules of one direction, or of both.
+func rulesOf(p *networkingv1.NetworkPolicy, egress, ingress bool) []rule {
+	var out []rule
+	if egress {
+		for _, r := range p.Spec.Egress {
+			out = append(out, rule{r.To, r.Ports})
 		}
 	}
-	for _, r := range p.Spec.Ingress {
-		if ingress {
-			out = append(out, r.Ports...)
+	if ingress {
+		for _, r := range p.Spec.Ingress {
+			out = append(out, rule{r.From, r.Ports})
 		}
 	}
 	return out

@@ -127,6 +127,30 @@ func TestRows(t *testing.T) {
 	require.True(t, cell(t, m.Views[1], "a/web", "a/db", m.Variants).Reach.Mixed())
 }
 
+// TestAudit shows what policies in audit mode would deny as open, and says so.
+func TestAudit(t *testing.T) {
+	np := policy(t, "a/db", "podSelector: {matchLabels: {app: db}}\ningress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]")
+	in := input(pod("a/web", "app=web", "10.1.0.1"), pod("a/db", "app=db", "10.1.0.2"), pod("b/x", "", "10.1.0.3"), np)
+	denied := compute(t, in)
+	np.Annotations = map[string]string{"portcullis.dev/mode": "audit"}
+	m := compute(t, in)
+	v := cell(t, m.Views[0], "a/web", "a/db", m.Variants)
+	require.Equal(t, "all", v.Reach.Every[0].String())
+	var would []string
+	for _, s := range m.Profiles[v.Parts[0].Ingress].Families[0] {
+		d := m.Decisions[s.Decision]
+		require.True(t, d.Allowed)
+		require.Empty(t, d.IsolatedBy)
+		require.Equal(t, []matrix.Policy{{Name: "a/db", Selects: "pods app=db"}}, d.AuditedBy)
+		if d.WouldDeny {
+			would = append(would, s.Name())
+		}
+	}
+	require.Equal(t, []string{"tcp/1-5431", "tcp/5433-65535", "udp/*", "sctp/*", "icmp"}, would)
+	require.Equal(t, "none", cell(t, denied.Views[0], "b/x", "a/db", denied.Variants).Reach.Some[0].String())
+	require.Equal(t, "all", cell(t, m.Views[0], "b/x", "a/db", m.Variants).Reach.Every[0].String())
+}
+
 // TestNamespaces shows the pods of one namespace and the others as one row each.
 func TestNamespaces(t *testing.T) {
 	in := input(pod("a/one", "", "10.1.0.1"), pod("a/two", "x=1", "10.1.0.2"), pod("b/one", "", "10.1.0.3"), pod("c/one", "", "10.1.0.4"))

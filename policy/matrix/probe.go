@@ -98,7 +98,7 @@ func ask(c evaluate.Cluster, src, dst netip.Addr, egress bool, ranges [len(proto
 	var out []stretch
 	for i, list := range ranges {
 		for _, r := range list {
-			v := evaluate.Evaluate(c, evaluate.Flow{Src: src, Dst: dst, Protocol: protocols[i], Port: r.First})
+			v := evaluate.Decide(c, evaluate.Flow{Src: src, Dst: dst, Protocol: protocols[i], Port: r.First})
 			d := v.Ingress
 			if egress {
 				d = v.Egress
@@ -114,5 +114,6 @@ func ask(c evaluate.Cluster, src, dst netip.Addr, egress bool, ranges [len(proto
 }
 
 func same(a, b evaluate.Decision) bool {
-	return a.Allowed == b.Allowed && a.Reason == b.Reason && slices.Equal(a.Isolated, b.Isolated) && slices.Equal(a.By, b.By)
+	return a.Allowed == b.Allowed && a.WouldDeny == b.WouldDeny && a.Reason == b.Reason && slices.Equal(a.By, b.By) &&
+		slices.Equal(a.Isolated, b.Isolated) && slices.Equal(a.Audit, b.Audit)
 }

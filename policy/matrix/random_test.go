@@ -49,12 +49,17 @@ func addrs(texts ...string) []netip.Addr {
 
 // TestRandomClusters compares every cell with what evaluate says of the whole cluster, flow by flow.
 func TestRandomClusters(t *testing.T) {
-	cells, flows := 0, 0
+	cells, flows, tried := 0, 0, 0
 	for seed := range uint64(25) {
 		in := generator{rand.New(rand.NewPCG(seed, 1))}.input()
 		m, err := matrix.Compute(t.Context(), in, matrix.Options{Views: []matrix.By{matrix.ByPod, matrix.ByWorkload, matrix.ByNamespace}})
 		require.NoError(t, err)
 		known := map[evaluate.Flow]evaluate.Verdict{}
+		for _, d := range m.Decisions {
+			if d.WouldDeny {
+				tried++
+			}
+		}
 		for _, view := range m.Views {
 			w := world{t, in, m, view.By == matrix.ByPod, known}
 			for i, from := range view.Ends {
@@ -75,6 +80,7 @@ func TestRandomClusters(t *testing.T) {
 	}
 	t.Logf("%d cells, %d flows", cells, flows)
 	require.Greater(t, flows, 50_000)
+	require.Greater(t, tried, 10, "decisions that would deny")
 }
 
 // pair is two members of two ends, with the addresses by family.
@@ -258,13 +264,12 @@ func covers(part matrix.Part, a netip.Addr, bits int) bool {
 }
 
 func agrees(d matrix.Decision, is evaluate.Decision) bool {
-	if d.Allowed != is.Allowed || d.Reason != is.Reason || len(d.IsolatedBy) != len(is.Isolated) || len(d.AllowedBy) != len(is.By) {
+	if d.Allowed != is.Allowed || d.WouldDeny != is.WouldDeny || d.Reason != is.Reason || len(d.AllowedBy) != len(is.By) {
 		return false
 	}
-	for i, name := range is.Isolated {
-		if d.IsolatedBy[i].Name != name {
-			return false
-		}
+	same := func(p matrix.Policy, name string) bool { return p.Name == name }
+	if !slices.EqualFunc(d.IsolatedBy, is.Isolated, same) || !slices.EqualFunc(d.AuditedBy, is.Audit, same) {
+		return false
 	}
 	for i, m := range is.By {
 		r := d.AllowedBy[i]

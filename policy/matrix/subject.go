@@ -49,7 +49,7 @@ func owners(pods []*corev1.Pod) map[netip.Addr]*corev1.Pod {
 	}
 	out := make(map[netip.Addr]*corev1.Pod, len(listed))
 	for a, candidates := range listed {
-		v := evaluate.Evaluate(evaluate.Cluster{Pods: candidates}, evaluate.Flow{Src: a, Dst: a, Protocol: "ICMP"})
+		v := evaluate.Decide(evaluate.Cluster{Pods: candidates}, evaluate.Flow{Src: a, Dst: a, Protocol: "ICMP"})
 		for _, pod := range candidates {
 			if v.Egress.Pod == pod.Namespace+"/"+pod.Name {
 				out[a] = pod

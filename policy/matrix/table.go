@@ -52,9 +52,12 @@ func newTable(s *side) *Table {
 
 // decision returns the index of a decision.
 func (t *Table) decision(d evaluate.Decision, egress bool) int {
-	key := strconv.AppendBool(strconv.AppendQuote(nil, d.Reason), d.Allowed)
-	for _, name := range d.Isolated {
-		key = strconv.AppendQuote(key, name)
+	key := strconv.AppendBool(strconv.AppendBool(strconv.AppendQuote(nil, d.Reason), d.Allowed), d.WouldDeny)
+	for _, names := range [][]string{d.Isolated, d.Audit} {
+		key = append(key, '|')
+		for _, name := range names {
+			key = strconv.AppendQuote(key, name)
+		}
 	}
 	if len(d.By) > 0 { // otherwise it reads the same in both directions
 		key = strconv.AppendBool(key, egress)
