@@ -23,15 +23,18 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	cfg = cfg.withDefaults()
 	h := newHealth(cfg.Clock)
+	packets := cfg.openLog()
 	l, err := newLoop(ctx, cfg, h)
 	if err != nil {
 		return err
 	}
-	var serving []func(context.Context) error
-	for _, e := range []struct {
-		what, addr string
-		handler    http.Handler
-	}{{"health endpoint", cfg.HealthAddr, h.handler()}, {"metrics endpoint", cfg.MetricsAddr, l.meters.handler()}} {
+	ended := make(chan struct{})
+	serving, stop, err := observe(cfg, l, packets, ended)
+	defer stop()
+	if err != nil {
+		return err
+	}
+	for _, e := range []endpoint{{"health endpoint", cfg.HealthAddr, h.handler()}, {"metrics endpoint", cfg.MetricsAddr, l.meters.handler()}} {
 		if e.addr == "" {
 			continue
 		}
@@ -43,7 +46,6 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Logger.Info(e.what, "address", listener.Addr().String())
 		serving = append(serving, func(ctx context.Context) error { return serve(ctx, e.what, listener, e.handler) })
 	}
-	ended := make(chan struct{})
 	if cfg.Socket != "" {
 		server, err := cni.Listen(cfg.Socket)
 		if err != nil {
@@ -74,6 +76,12 @@ func Run(ctx context.Context, cfg Config) error {
 		group.Go(func() error { return f(ctx) })
 	}
 	return group.Wait()
+}
+
+// endpoint is an address at which the agent answers.
+type endpoint struct {
+	what, addr string // host:port; empty: it does not
+	handler    http.Handler
 }
 
 // follow puts news into the queue when somebody else touches the rules, or may have

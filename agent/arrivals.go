@@ -118,7 +118,8 @@ func (a *arrivals) Replace(list []any, _ string) error {
 		if err != nil {
 			return err
 		}
-		if v, ok := a.known[types.NamespacedName(name)]; ok {
+		// What came before the end of the list was noted as of the one before.
+		if v, ok := a.known[types.NamespacedName(name)]; ok && v.list != a.lists {
 			v.list = a.lists
 			a.known[types.NamespacedName(name)] = v
 		}

@@ -25,7 +25,7 @@ func newLoop(ctx context.Context, cfg Config, h *health) (*loop, error) {
 	index := policy.NewIndex(cfg.Node)
 	l := &loop{
 		node: cfg.Node, queue: newQueue(cfg.Clock), index: index, health: h, log: cfg.Logger, clock: cfg.Clock,
-		ask: make(chan func(*loop)), attachments: newAttachments(cfg.Node),
+		ask: make(chan func(*loop)), visits: make(chan func(*loop)), attachments: newAttachments(cfg.Node),
 		quarantine: cfg.Quarantine, fixedCIDRs: cfg.PodCIDRs,
 	}
 	l.meters = newMeters(cfg.Clock, cfg.Version, l.queue, h)
@@ -48,7 +48,7 @@ func newLoop(ctx context.Context, cfg Config, h *health) (*loop, error) {
 		l.holdBackEarly(cfg, tables, links)
 	}
 	e := nft.NewEnforcer(rules, cfg.Kernel)
-	l.enforcer = e
+	l.enforcer, l.counted = e, e
 	if cfg.Connections != nil {
 		l.connections = &connections{
 			flows: cfg.Connections, index: index, forbid: e.Forbid, keep: cfg.KeepConnections,

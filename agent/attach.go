@@ -44,6 +44,8 @@ type attachments struct {
 	// pods are those of this node as the source described them last, but for
 	// those in the host's network.
 	pods map[key]*corev1.Pod
+	// changed says that pods may have others than when it was reset.
+	changed bool
 	// lost are addresses that the pods' status may still name, or even name later: the
 	// plugin took them back, or gave them to another pod. A kubelet says so seconds
 	// later only.
@@ -77,7 +79,7 @@ func (a *attachments) describe(k key, p *corev1.Pod) *corev1.Pod {
 	if was := a.pods[k]; was != nil && was.UID != p.UID {
 		a.forget(k)
 	}
-	a.pods[k] = p
+	a.pods[k], a.changed = p, true
 	return a.view(k)
 }
 
@@ -125,6 +127,7 @@ func statusAddrs(p *corev1.Pod) []netip.Addr {
 
 // forget is told that what is known of the pod's object is no longer so.
 func (a *attachments) forget(k key) {
+	a.changed = a.changed || a.pods[k] != nil
 	delete(a.pods, k)
 	delete(a.lost, k)
 	delete(a.seen, k)
@@ -215,8 +218,6 @@ type handler struct {
 	ask   chan<- func(*loop)
 	ended <-chan struct{} // closed when the loop has ended
 }
-
-var errEnded = errors.New("the agent has ended")
 
 // in has the loop run f, and write what follows from it.
 func (h handler) in(ctx context.Context, f func(*loop)) error {

@@ -11,8 +11,10 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/portcullis-netpol/portcullis/agent/node"
+	"github.com/portcullis-netpol/portcullis/agent/socket"
 	"github.com/portcullis-netpol/portcullis/nft"
 	"github.com/portcullis-netpol/portcullis/nft/conntrack"
+	"github.com/portcullis-netpol/portcullis/nft/nflog"
 	"github.com/portcullis-netpol/portcullis/nft/spoof"
 )
 
@@ -48,6 +50,13 @@ type Config struct {
 	// Socket is where the CNI plugin asks; empty means that it does not. What the
 	// plugin reports of the node's blocks is kept in a file beside it.
 	Socket string
+	// AdminSocket is where people ask what the agent does, see package admin; empty
+	// means that nobody can.
+	AdminSocket string
+	// LogGroup is the nflog group that denied packets are copied to, to be named, logged
+	// and told of at AdminSocket; 0 is none. If the agent cannot have it, it says so and
+	// does without.
+	LogGroup uint16
 	// NetNS is a file descriptor of the network namespace that Kernel works in; 0
 	// is the process's.
 	NetNS int
@@ -68,6 +77,9 @@ type Config struct {
 	// Clock times retries and the quiet period after file events; nil means the
 	// machine's.
 	Clock clock.Clock
+
+	// openPackets opens LogGroup; nil means the kernel's.
+	openPackets func(netns int, group uint16) (packetLog, error)
 }
 
 // Validate reports everything that is wrong with c, joined.
@@ -90,6 +102,11 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("pod CIDR %d is not valid", i))
 		}
 	}
+	if c.AdminSocket != "" {
+		if err := socket.Check(c.AdminSocket); err != nil {
+			errs = append(errs, fmt.Errorf("admin socket: %w", err))
+		}
+	}
 	for _, a := range []struct{ what, addr string }{{"health", c.HealthAddr}, {"metrics", c.MetricsAddr}} {
 		if _, _, err := net.SplitHostPort(a.addr); a.addr != "" && err != nil {
 			errs = append(errs, fmt.Errorf("%s address %q: %w", a.what, a.addr, err))
@@ -100,7 +117,7 @@ func (c Config) Validate() error {
 
 // rules returns the part of c that the rules depend on.
 func (c Config) rules() nft.Config {
-	return nft.Config{Deny: c.Deny, PodToNode: c.PodToNode, Midstream: true, Logger: c.Logger}
+	return nft.Config{Deny: c.Deny, PodToNode: c.PodToNode, Midstream: true, LogGroup: c.LogGroup, Logger: c.Logger}
 }
 
 // withDefaults fills in what may be left out.
@@ -114,6 +131,9 @@ func (c Config) withDefaults() Config {
 	c.PodCIDRs = canonical(c.PodCIDRs)
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
+	}
+	if c.openPackets == nil {
+		c.openPackets = func(netns int, group uint16) (packetLog, error) { return nflog.Open(netns, group) }
 	}
 	return c
 }

@@ -8,6 +8,8 @@
 //	kernel's notifications ──disturbed──►├─ connections  ends those that are no longer allowed
 //	                                     ├─ senders      interface ↔ addresses, against spoofing
 //	                                     └─ conditions   settings that let packets past the rules
+//	people ──admin socket, metrics──visits──► what all of these know
+//	denied packets ──nflog──────────visits──► names ──► log, admin socket
 //
 // It owns time, goroutines and I/O, and holds no policy semantics: those are in
 // package policy. How the kernel is changed without a wrong verdict in between is
@@ -75,14 +77,37 @@
 // about the policy between them, as its name follows from its text. An Event that
 // cannot be written is logged and otherwise of no consequence.
 //
+// # What people see
+//
+// With Config.LogGroup the rules copy denied packets, a bounded number in a second, to an
+// nflog group, and so do those of policies in audit mode. The agent gives them the names
+// of pods and of the policies that are about them, and the rule that comes closest to
+// allowing the packet, as package evaluate finds it; the names are those of the moment in
+// which it looks, some milliseconds later. A line is logged for each kind of flow, twice a
+// minute at most. All of this, the status of policies, and the objects as the loop has
+// them are there to be asked for at Config.AdminSocket (package admin).
+//
+// None of it can delay a policy for long, or end the agent: the loop is visited for the
+// time of some lookups, a bounded number of times in a second for denied packets, and
+// what is more than that is lost and counted. To tell which rule is closest, and to write
+// JSON, is not done in its goroutine. Pods of one namespace are copied in one visit, some
+// microseconds each.
+//
+// The kernel's counters are read when somebody asks for them, once in a second at most. They
+// begin at 0 in each table and for each address, and the agent adds up what they have
+// gained from one reading to the next. What they counted between the last reading and a
+// takeover, or the end of a pod, is in no metric.
+//
+// Policies are kept as the source delivered them, for that: 1.7 KB each, of a simple one.
+//
 // # Sources
 //
 // Kubernetes lists and watches Namespaces, NetworkPolicies, the own Node, and those Pods
 // that can have addresses of their own. An object goes to the loop when it has been
 // read, also while a list of 100,000 is under way, and nothing is kept of it but its
-// version: the index is the only copy. Lists stream where the API server can do that.
-// With a client of package lean, pods are not even decoded beyond what policies can ask
-// for.
+// version: the index is the only copy, but for policies and the node's own pods. Lists
+// stream where the API server can do that. With a client of package lean, pods are not
+// even decoded beyond what policies can ask for.
 //
 // Namespaces are read whole: of their 0.7 KB, what is not metadata is a twentieth. The
 // API server has no way to be asked for part of a pod's spec and status.

@@ -107,13 +107,17 @@ type warnings struct {
 	uids      map[string]types.UID // of this node's pods, by namespace/name
 
 	policies map[string]*badPolicy // by namespace/name
-	fresh    bool                  // there may be something to tell of any endpoint
+	// namespaces are those whose mode means nothing, by name. They have Events of their
+	// own, and their pods have none.
+	namespaces map[string]*badPolicy
+	fresh      bool // there may be something to tell of any endpoint
 }
 
-// badPolicy is a policy with problems.
+// badPolicy is a policy with problems, or a namespace.
 type badPolicy struct {
 	ref     corev1.ObjectReference
 	wrong   string
+	closes  bool                 // something allows nothing because of them
 	told    bool                 // the policy has its Event
 	toldPod map[string]types.UID // pods that have theirs
 }
@@ -122,7 +126,7 @@ func newWarnings(r record.EventRecorder, node string) *warnings {
 	return &warnings{
 		recorder: r, node: node,
 		groups: map[ir.GroupID][]string{}, endpoints: map[netip.Addr]ir.Endpoint{},
-		uids: map[string]types.UID{}, policies: map[string]*badPolicy{},
+		uids: map[string]types.UID{}, policies: map[string]*badPolicy{}, namespaces: map[string]*badPolicy{},
 	}
 }
 
@@ -143,22 +147,35 @@ func (w *warnings) setProblems(np *networkingv1.NetworkPolicy, problems []policy
 	if w == nil {
 		return
 	}
-	name := np.Namespace + "/" + np.Name
-	if len(problems) == 0 {
-		delete(w.policies, name)
-		return
-	}
-	ref := corev1.ObjectReference{
+	w.set(w.policies, np.Namespace+"/"+np.Name, problems, corev1.ObjectReference{
 		APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: policyKind.String(),
 		Namespace: np.Namespace, Name: np.Name, UID: np.UID,
+	})
+}
+
+// setNamespace replaces what is wrong with a namespace.
+func (w *warnings) setNamespace(n *corev1.Namespace, problems []policy.Problem) {
+	if w != nil {
+		w.set(w.namespaces, n.Name, problems, corev1.ObjectReference{APIVersion: "v1", Kind: namespaceKind.String(), Name: n.Name, UID: n.UID})
 	}
-	wrong := describe(problems)
-	if was := w.policies[name]; was != nil && was.ref == ref && was.wrong == wrong {
+}
+
+func (w *warnings) set(all map[string]*badPolicy, name string, problems []policy.Problem, ref corev1.ObjectReference) {
+	if len(problems) == 0 {
+		delete(all, name)
 		return
 	}
-	w.policies[name] = &badPolicy{ref: ref, wrong: wrong, toldPod: map[string]types.UID{}}
+	wrong := describe(problems)
+	if was := all[name]; was != nil && was.ref == ref && was.wrong == wrong {
+		return
+	}
+	all[name] = &badPolicy{ref: ref, wrong: wrong, closes: slices.ContainsFunc(problems, closes), toldPod: map[string]types.UID{}}
 	w.fresh = true
 }
+
+// closes reports whether what a problem names allows nothing. An annotation that means
+// nothing changes nothing.
+func closes(p policy.Problem) bool { return strings.HasPrefix(p.Field, "spec") }
 
 func describe(problems []policy.Problem) string {
 	var parts []string
@@ -182,6 +199,8 @@ func (w *warnings) remove(k key) {
 		}
 	case policyKind:
 		delete(w.policies, name)
+	case namespaceKind:
+		delete(w.namespaces, k.name)
 	}
 }
 
@@ -211,10 +230,14 @@ func (w *warnings) flushed(c ir.Change) {
 		w.fresh = false
 		changed = slices.SortedFunc(maps.Values(w.endpoints), ir.CompareEndpoints)
 	}
-	if len(w.policies) == 0 {
+	if len(w.policies) == 0 && len(w.namespaces) == 0 {
 		return
 	}
 	for _, e := range changed {
+		namespace, _, _ := strings.Cut(e.Pod, "/")
+		if n := w.namespaces[namespace]; n != nil && e.Ingress+e.Egress != "" {
+			w.tellOf(n, "Cannot tell whether its NetworkPolicies are to be enforced, and enforces them: ")
+		}
 		for _, d := range []ir.Direction{ir.Ingress, ir.Egress} {
 			for _, name := range w.groups[e.Group(d)] {
 				if p := w.policies[name]; p != nil {
@@ -237,11 +260,7 @@ func (w *warnings) ofNode(reason, message string) {
 
 // tell says that a policy with problems selects a pod, where it has not been said.
 func (w *warnings) tell(name string, p *badPolicy, pod string) {
-	const consequence = " What this names allows nothing."
-	if !p.told {
-		p.told = true
-		w.recorder.Event(&p.ref, corev1.EventTypeWarning, eventReason, bounded("Cannot be enforced as written: "+p.wrong, consequence))
-	}
+	w.tellOf(p, "Cannot be enforced as written: ")
 	uid := w.uids[pod]
 	if told, ok := p.toldPod[pod]; ok && told == uid {
 		return
@@ -250,7 +269,23 @@ func (w *warnings) tell(name string, p *badPolicy, pod string) {
 	namespace, podName, _ := strings.Cut(pod, "/")
 	ref := corev1.ObjectReference{APIVersion: "v1", Kind: podKind.String(), Namespace: namespace, Name: podName, UID: uid}
 	w.recorder.Event(&ref, corev1.EventTypeWarning, eventReason,
-		bounded("NetworkPolicy "+name+" selects this pod and cannot be enforced as written: "+p.wrong, consequence))
+		bounded("NetworkPolicy "+name+" selects this pod and cannot be enforced as written: "+p.wrong, p.consequence()))
+}
+
+// tellOf says what is wrong with an object, where it has not been said.
+func (w *warnings) tellOf(p *badPolicy, before string) {
+	if !p.told {
+		p.told = true
+		w.recorder.Event(&p.ref, corev1.EventTypeWarning, eventReason, bounded(before+p.wrong, p.consequence()))
+	}
+}
+
+// consequence is the sentence behind what is wrong.
+func (p *badPolicy) consequence() string {
+	if p.closes {
+		return " What this names allows nothing."
+	}
+	return " Enforced as if the annotation were not there."
 }
 
 // bounded returns a sentence and what follows it, the former cut short if both are too

@@ -8,13 +8,19 @@ import (
 	"github.com/portcullis-netpol/portcullis/policy/ir"
 )
 
+// ended reports whether a pod runs no more, and so has no address any more, whatever its
+// status still says.
+func ended(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}
+
 // localPods notes which pods are on this node. The first of them may have brought
 // a bridge along.
 func (l *loop) localPods(ctx context.Context, c ir.Change) {
-	if len(c.Endpoints) == 0 && !l.ownChanged {
+	if len(c.Endpoints) == 0 && !l.attachments.changed {
 		return
 	}
-	defer l.countOwn()
+	defer l.countLocal()
 	if len(c.Endpoints) == 0 {
 		return
 	}
@@ -33,26 +39,28 @@ func (l *loop) localPods(ctx context.Context, c ir.Change) {
 	}
 }
 
-// noteOwn takes note of a pod, nil if it is gone, for the count of this node's.
-func (l *loop) noteOwn(k key, p *corev1.Pod) {
-	mine := p != nil && p.Spec.NodeName == l.node && !p.Spec.HostNetwork && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
-	if mine == l.own[k] {
-		return
-	}
-	l.ownChanged = true
-	if mine {
-		l.own[k] = true
-	} else {
-		delete(l.own, k)
-	}
+// countLocal counts this node's pods, and those with an address in force.
+func (l *loop) countLocal() {
+	l.attachments.changed = false
+	pods, quarantined := l.ownPods()
+	l.meters.localPods(pods, pods-len(quarantined), len(l.local))
 }
 
-// countOwn counts this node's pods, and those with an address in force.
-func (l *loop) countOwn() {
-	l.ownChanged = false
+// ownPods counts this node's pods that policies may select, and names those without an
+// address in force, in any order.
+func (l *loop) ownPods() (pods int, quarantined []string) {
 	known := map[string]bool{}
 	for _, pod := range l.local {
 		known[pod] = true
 	}
-	l.meters.localPods(len(l.own), min(len(known), len(l.own)), len(l.local))
+	for k, p := range l.attachments.pods {
+		if ended(p) {
+			continue
+		}
+		pods++
+		if name := k.namespace + "/" + k.name; !known[name] {
+			quarantined = append(quarantined, name)
+		}
+	}
+	return pods, quarantined
 }

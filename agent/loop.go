@@ -33,6 +33,13 @@ type index interface {
 	Flush() ir.Change
 	State() ir.State
 	Elsewhere(netip.Prefix) (pod string, found bool)
+	Verdict(src, dst netip.Addr, p ir.Protocol, port uint16) policy.Verdict
+	Pod(netip.Addr) (*corev1.Pod, bool)
+	Namespaces() []string
+	Namespace(name string) (*corev1.Namespace, bool)
+	Pods(namespace string) []*corev1.Pod
+	Selected(policy string) int
+	Mode(policy string) policy.Mode
 }
 
 // enforcer is what the loop asks of nft.Enforcer.
@@ -62,7 +69,9 @@ type loop struct {
 	clock    clock.Clock
 	// ask brings functions that the loop is to run; what follows from them is
 	// written.
-	ask         chan func(*loop)
+	ask chan func(*loop)
+	// visits brings functions that only look: nothing is written because of them.
+	visits      chan func(*loop)
 	attachments *attachments
 	connections *connections // nil: those that exist are left alone
 	senders     *senders     // nil: they may send with any address
@@ -108,14 +117,12 @@ type loop struct {
 	// announced says that it was logged as in force.
 	revision  string
 	announced bool
-	// problems are those that were logged last for each policy.
+	// problems are those that were logged last for each policy and namespace.
 	problems map[key][]policy.Problem
+	policies policyRecords
 	warnings *warnings // nil: nobody takes Events
 	meters   *meters   // nil: nobody counts
-	// own are the pods of this node that policies may select, whatever is known of their
-	// addresses; ownChanged says that they are not counted yet.
-	own        map[key]bool
-	ownChanged bool
+	counted  counted   // the table in force; nil: it is not counted
 }
 
 // retries returns the pauses between attempts at a repair: 100 ms doubling up to
@@ -134,7 +141,7 @@ func (l *loop) run(ctx context.Context) (err error) {
 			err = fmt.Errorf("panic in the agent's loop: %v", r)
 		}
 	}()
-	l.problems, l.local, l.own = map[key][]policy.Problem{}, map[netip.Addr]string{}, map[key]bool{}
+	l.problems, l.local, l.policies = map[key][]policy.Problem{}, map[netip.Addr]string{}, newPolicyRecords()
 	l.backoff = retries()
 	var retry <-chan time.Time
 	for {
@@ -146,6 +153,9 @@ func (l *loop) run(ctx context.Context) (err error) {
 			l.absorb(l.queue.take())
 		case f := <-l.ask:
 			f(l)
+		case f := <-l.visits:
+			f(l)
+			continue
 		case <-l.connections.again():
 			l.connections.lookAgain(ctx)
 			continue
@@ -196,11 +206,14 @@ func (l *loop) absorb(b batch) {
 		case *corev1.Pod:
 			l.index.SetPod(l.attachments.describe(e.key, o))
 			l.warnings.setPod(o)
-			l.noteOwn(e.key, o)
 			l.meet(o)
 		case *corev1.Namespace:
 			l.index.SetNamespace(o)
+			problems := policy.CheckNamespace(o)
+			l.report(e.key, problems)
+			l.warnings.setNamespace(o, problems)
 		case *networkingv1.NetworkPolicy:
+			l.policies.set(o)
 			problems := l.index.SetNetworkPolicy(o)
 			l.report(e.key, problems)
 			l.warnings.setProblems(o, problems)
@@ -229,18 +242,19 @@ func (l *loop) remove(k key) {
 	switch k.kind {
 	case podKind:
 		l.attachments.forget(k)
-		l.noteOwn(k, nil)
 		l.index.DeletePod(k.namespace, k.name)
 	case namespaceKind:
 		l.index.DeleteNamespace(k.name)
+		l.report(k, nil)
 	case policyKind:
+		l.policies.remove(k.namespace, k.name)
 		l.index.DeleteNetworkPolicy(k.namespace, k.name)
-		l.meters.policyProblems(l.problems[k], nil)
-		delete(l.problems, k)
+		l.report(k, nil)
 	}
 }
 
-// report logs the problems of a policy where they are not those it had before.
+// report logs the problems of a policy, or of a namespace, where they are not those it
+// had before.
 func (l *loop) report(k key, problems []policy.Problem) {
 	if slices.Equal(problems, l.problems[k]) {
 		return
@@ -251,8 +265,11 @@ func (l *loop) report(k key, problems []policy.Problem) {
 		l.problems[k] = problems
 	}
 	for _, p := range problems {
-		l.log.Warn("part of a policy cannot be enforced as written; it allows nothing",
-			"object", p.Object, "field", p.Field, "reason", p.Reason)
+		message := "part of a policy cannot be enforced as written; it allows nothing"
+		if !closes(p) {
+			message = "an annotation means nothing; policies are enforced as if it were not there"
+		}
+		l.log.Warn(message, "object", p.Object, "field", p.Field, "reason", p.Reason)
 	}
 }
 
@@ -356,6 +373,7 @@ func (l *loop) bindSenders(ctx context.Context) {
 
 func (l *loop) succeeded() {
 	l.meters.synced()
+	l.policies.written(l.clock.Now())
 	if l.uncertain {
 		l.log.Info("repaired: the kernel holds what it should")
 	}

@@ -37,7 +37,7 @@ func startLoop(t *testing.T, prepare ...func(*fakeIndex)) *loopTest {
 	}
 	l.loop = &loop{
 		node: "node-1", queue: newQueue(fake), index: l.index, enforcer: l.rules, health: newHealth(fake), log: logger, clock: fake,
-		ask: make(chan func(*loop)), attachments: newAttachments("node-1"), quarantine: true,
+		ask: make(chan func(*loop)), visits: make(chan func(*loop)), attachments: newAttachments("node-1"), quarantine: true,
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel

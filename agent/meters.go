@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/utils/clock"
 
+	"github.com/portcullis-netpol/portcullis/agent/admin"
 	"github.com/portcullis-netpol/portcullis/policy"
 )
 
@@ -23,7 +24,8 @@ const (
 )
 
 // meters are what the agent counts and measures, for Prometheus. There are no labels
-// by pod, address or policy: their number would grow with the cluster.
+// by pod, address or policy: their number would grow with the cluster. That of the
+// namespaces of denied packets is bounded by the node's pods.
 //
 // All methods of the nil *meters do nothing.
 type meters struct {
@@ -36,7 +38,9 @@ type meters struct {
 	events   *prometheus.CounterVec   // by kind
 	repairs  *prometheus.CounterVec   // by what
 	ended    prometheus.Counter
-	problems *prometheus.GaugeVec // by field
+	problems *prometheus.GaugeVec   // by field
+	logged   *prometheus.CounterVec // by reason
+	lost     prometheus.Counter
 
 	pods, quarantined, addresses prometheus.Gauge
 
@@ -71,6 +75,8 @@ func newMeters(c clock.PassiveClock, version string, q *queue, h *health) *meter
 		repairs:     counters("repairs_total", "How often the rules were put in force again after another program had changed or removed them.", "what"),
 		ended:       prometheus.NewCounter(prometheus.CounterOpts(opts("connections_ended_total", "Connections that were cut because they are no longer allowed."))),
 		problems:    prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("policy_problems", "Parts of NetworkPolicies that cannot be enforced as written and therefore allow nothing, by field.")), []string{"field"}),
+		logged:      counters("logged_packets_total", "Denied packets that the kernel told of; it tells of a bounded number in a second.", "reason"),
+		lost:        prometheus.NewCounter(prometheus.CounterOpts(opts("log_lost_packets_total", "Packets that the kernel told of and nobody was told of: there were too many."))),
 		pods:        gauge("pods", "Pods of this node that are subject to NetworkPolicies."),
 		quarantined: gauge("quarantined_pods", "Pods of this node without an address that is in force: what they send and what is sent to them is dropped, if the quarantine is on and has their address."),
 		addresses:   gauge("pod_addresses", "Addresses of this node's pods that are in force."),
@@ -84,7 +90,10 @@ func newMeters(c clock.PassiveClock, version string, q *queue, h *health) *meter
 	}
 	m.repairs.WithLabelValues(ofTable)
 	m.repairs.WithLabelValues(ofInterfaces)
-	m.registry.MustRegister(m.sync, m.commits, m.failures, m.events, m.repairs, m.ended, m.problems, m.pods, m.quarantined, m.addresses,
+	for _, r := range []admin.Reason{admin.ReasonPolicy, admin.ReasonAudit, admin.ReasonQuarantine, admin.ReasonCut} {
+		m.logged.WithLabelValues(string(r))
+	}
+	m.registry.MustRegister(m.sync, m.commits, m.failures, m.events, m.repairs, m.ended, m.problems, m.logged, m.lost, m.pods, m.quarantined, m.addresses,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("queue_age_seconds", "How long the oldest change has been waiting that the kernel does not hold yet; 0 if there is none.")),
 			func() float64 { return m.age(q).Seconds() }),
@@ -171,6 +180,20 @@ func (m *meters) repaired(what string) {
 func (m *meters) endedConnections(n int) {
 	if m != nil {
 		m.ended.Add(float64(n))
+	}
+}
+
+// loggedPacket notes a packet that the kernel told of.
+func (m *meters) loggedPacket(r admin.Reason) {
+	if m != nil {
+		m.logged.WithLabelValues(string(r)).Inc()
+	}
+}
+
+// lostPackets notes packets that nobody will be told of.
+func (m *meters) lostPackets(n uint64) {
+	if m != nil {
+		m.lost.Add(float64(n))
 	}
 }
 

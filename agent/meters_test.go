@@ -80,6 +80,14 @@ func TestMetrics(t *testing.T) {
 	require.NoError(t, client.NetworkingV1().NetworkPolicies("shop").Delete(t.Context(), "web", metav1.DeleteOptions{}))
 	require.NoError(t, client.CoreV1().Pods("shop").Delete(t.Context(), "web", metav1.DeleteOptions{}))
 	waitMetrics(t, addr, "portcullis_pods 1", "portcullis_pod_addresses 1")
+
+	// Pods that come and go without an address change no rule.
+	starting.Name = "late"
+	_, err = client.CoreV1().Pods("shop").Create(t.Context(), starting, metav1.CreateOptions{})
+	require.NoError(t, err)
+	waitMetrics(t, addr, "portcullis_pods 2", "portcullis_quarantined_pods 1")
+	require.NoError(t, client.CoreV1().Pods("shop").Delete(t.Context(), "late", metav1.DeleteOptions{}))
+	waitMetrics(t, addr, "portcullis_pods 1", "portcullis_quarantined_pods 0")
 }
 
 // TestMetricNames holds the names and helps of all metrics against the conventions.

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -130,6 +132,11 @@ type fakeIndex struct {
 	panics       string                      // name of the pod that panics
 	absorbed     chan key                    // if not nil, gets every key
 	foreign      map[netip.Prefix]string     // pods elsewhere, by the block that is asked for
+
+	// What it is asked about, and says.
+	pods       map[netip.Addr]*corev1.Pod
+	namespaces map[string]*corev1.Namespace
+	verdict    func(src, dst netip.Addr, p ir.Protocol, port uint16) policy.Verdict
 }
 
 func newFakeIndex() *fakeIndex {
@@ -188,6 +195,34 @@ func (x *fakeIndex) Elsewhere(block netip.Prefix) (string, bool) {
 	pod, found := x.foreign[block]
 	return pod, found
 }
+
+func (x *fakeIndex) Verdict(src, dst netip.Addr, p ir.Protocol, port uint16) policy.Verdict {
+	return x.verdict(src, dst, p, port)
+}
+
+func (x *fakeIndex) Pod(a netip.Addr) (*corev1.Pod, bool) {
+	p, ok := x.pods[a]
+	return p, ok
+}
+
+func (x *fakeIndex) Namespaces() []string { return slices.Sorted(maps.Keys(x.namespaces)) }
+
+func (x *fakeIndex) Namespace(name string) (*corev1.Namespace, bool) {
+	n, ok := x.namespaces[name]
+	return n, ok
+}
+
+func (x *fakeIndex) Pods(namespace string) (out []*corev1.Pod) {
+	for _, a := range slices.SortedFunc(maps.Keys(x.pods), netip.Addr.Compare) {
+		if x.pods[a].Namespace == namespace {
+			out = append(out, x.pods[a].DeepCopy())
+		}
+	}
+	return out
+}
+
+func (x *fakeIndex) Selected(string) int     { return len(x.pods) }
+func (x *fakeIndex) Mode(string) policy.Mode { return 0 }
 
 func stateOf(keys map[key]bool) ir.State {
 	c := ir.Change{}

@@ -188,8 +188,7 @@ func (r *reports) blocks() (out []netip.Prefix) {
 // met is told of a pod, and returns the subnets that are no longer in use because it is
 // another node's.
 func (r *reports) met(p *corev1.Pod, node string) (shared []netip.Prefix) {
-	if r == nil || len(r.taken) == 0 || p.Spec.NodeName == node || p.Spec.HostNetwork ||
-		p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+	if r == nil || len(r.taken) == 0 || p.Spec.NodeName == node || p.Spec.HostNetwork || ended(p) {
 		return nil
 	}
 	for _, addr := range statusAddrs(p) {

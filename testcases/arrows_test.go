@@ -30,12 +30,16 @@ var arrows = []struct {
 	{pkg: "nft/watch", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/google/nftables", "github.com/vishvananda/"}},
 	{pkg: "nft/conntrack", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/"}},
 	{pkg: "nft/spoof", own: []string{"nft/watch"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/vishvananda/"}},
-	{pkg: "agent/cni", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/"}},
+	{pkg: "nft/nflog", own: []string{"nft/watch"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/google/nftables", "github.com/vishvananda/"}},
+	{pkg: "agent/socket", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/", "golang.org/"}},
+	{pkg: "agent/admin", own: []string{"agent/socket"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/", "golang.org/"}},
+	{pkg: "agent/cni", own: []string{"agent/socket"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/"}},
 	{pkg: "agent/node", own: nil, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/google/nftables"}},
 	{pkg: "agent/lean", own: nil, never: []string{"github.com/google/nftables", "github.com/vishvananda/", "github.com/mdlayher/"}},
-	{pkg: "agent", own: []string{"policy", "policy/ir", "policy/manifest", "nft", "nft/watch", "nft/conntrack", "nft/spoof", "agent/cni", "agent/node"}, never: nil},
+	{pkg: "agent", own: []string{"policy", "policy/ir", "policy/manifest", "policy/evaluate", "nft", "nft/watch", "nft/conntrack", "nft/spoof", "nft/nflog",
+		"agent/cni", "agent/node", "agent/admin", "agent/socket"}, never: nil},
 	// It runs for every pod that starts: small, and without what an agent needs.
-	{pkg: "cmd/portcullis-cni", own: []string{"agent/cni"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/google/nftables"}},
+	{pkg: "cmd/portcullis-cni", own: []string{"agent/cni", "agent/socket"}, never: []string{"k8s.io/", "sigs.k8s.io/", "github.com/google/nftables"}},
 }
 
 // TestImportArrows keeps the direction in which packages may import each other.

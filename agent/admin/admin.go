@@ -1,5 +1,3 @@
-// Package admin is how people ask a running agent what it does: the answers, and the
-// two ends of the unix socket that they pass.
 package admin
 
 import (
@@ -95,9 +93,11 @@ type PolicyStatus struct {
 	Name      string `json:"name"`
 	// Generation is metadata.generation as last heard of, InForce that of the kernel's
 	// rules: less than Generation while a change is on its way; 0 if none is.
+	// Objects from files have no generation: then both are 0.
 	Generation int64 `json:"generation"`
 	InForce    int64 `json:"inForce"`
-	// Since is when the kernel came to hold InForce. A restart of the agent begins anew.
+	// Since is when the kernel came to hold the policy as it is in force, zero if it does
+	// not. A restart of the agent begins anew.
 	Since time.Time `json:"since,omitzero"`
 	// Mode is "enforce" or "audit".
 	Mode string `json:"mode"`
@@ -119,15 +119,19 @@ type Audit struct {
 	Since time.Time `json:"since"`
 	// Packets counts all of them, Logged those that Rows are made of: the kernel
 	// passes on only so many in a second.
-	Packets uint64     `json:"packets"`
-	Logged  uint64     `json:"logged"`
-	Rows    []AuditRow `json:"rows"`
+	Packets uint64 `json:"packets"`
+	Logged  uint64 `json:"logged"`
+	// Forgotten counts those of Logged whose rows had to make room for others: the
+	// rows that were seen last are kept.
+	Forgotten uint64     `json:"forgotten,omitempty"`
+	Rows      []AuditRow `json:"rows"` // those seen most often first
 }
 
 // AuditRow is a kind of flow that would have been denied.
 type AuditRow struct {
 	Direction string `json:"direction"`
-	// Source and Destination are as in Denial; of several alike, the last one seen.
+	// Source and Destination are as in Denial. A row is about all pods of a workload, as
+	// their names and labels show it; this is the one that was seen last.
 	Source      End      `json:"source"`
 	Destination End      `json:"destination"`
 	Protocol    string   `json:"protocol"`

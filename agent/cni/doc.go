@@ -29,5 +29,5 @@
 // pod then is [Settings.OnAgentUnreachable].
 //
 // The package is part of a small program that runs for every pod: it imports the
-// standard library and golang.org/x/sys only.
+// standard library, golang.org/x/sys and package socket only.
 package cni

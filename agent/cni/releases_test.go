@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -27,7 +29,7 @@ type earlierRequest struct {
 // does what it is asked with the error of done, and returns what it could read.
 func earlierAgent(t *testing.T, path string, done error) (heard func() []earlierRequest) {
 	t.Helper()
-	require.NoError(t, prepareDir(path))
+	require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
 	l, err := net.Listen("unix", path)
 	require.NoError(t, err)
 	ended := make(chan struct{})

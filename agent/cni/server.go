@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-netpol/portcullis/agent/socket"
 )
 
 // exchangeTime is how long reading a request or writing an answer may take. Both
@@ -44,33 +46,20 @@ type Server struct {
 	// Logger is told about peers and requests that are refused. Nil means nobody is.
 	Logger *slog.Logger
 
-	path     string
-	listener *net.UnixListener
-	inode    uint64
+	listener *socket.Listener
 	exchange time.Duration
 }
 
 // Listen makes the socket. A request that comes before Serve waits.
 //
-// The directory is made with mode 0700 if it is missing; one that exists is used as
-// it is, and refused if others could put a socket of theirs in ours' place. A socket
-// that an agent left behind is replaced, without a moment at which there is none; one
-// that somebody listens at, or a file that is no socket, is an error.
+// The directory is made with mode 0700 if it is missing; for what else may be there,
+// see socket.Listen.
 func Listen(path string) (*Server, error) {
-	if err := checkSocket(path); err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	if err := prepareDir(path); err != nil {
-		return nil, fmt.Errorf("socket %s: %w", path, err)
-	}
-	if err := checkPlace(path); err != nil {
-		return nil, fmt.Errorf("socket %s: %w", path, err)
-	}
-	s, err := bind(path)
+	l, err := socket.Listen(path, 0o700)
 	if err != nil {
-		return nil, fmt.Errorf("socket %s: %w", path, err)
+		return nil, err
 	}
-	return s, nil
+	return &Server{listener: l, exchange: exchangeTime}, nil
 }
 
 // Serve answers requests until ctx ends, and then removes the socket, ends what the
@@ -93,7 +82,7 @@ func (s *Server) Serve(ctx context.Context, h Handler) error {
 		}
 		conn, err := s.accept(ctx)
 		if err != nil {
-			return fmt.Errorf("socket %s: %w", s.path, err)
+			return fmt.Errorf("socket %s: %w", s.listener.Path(), err)
 		}
 		if conn == nil {
 			return nil
@@ -135,16 +124,11 @@ func (s *Server) accept(ctx context.Context) (*net.UnixConn, error) {
 
 // Close removes the socket, if it is still ours. It is for a Server that does not
 // Serve; Serve closes it by itself.
-func (s *Server) Close() error {
-	if inodeOf(s.path) == s.inode {
-		_ = os.Remove(s.path)
-	}
-	return s.listener.Close()
-}
+func (s *Server) Close() error { return s.listener.Close() }
 
 // serve answers one connection.
 func (s *Server) serve(ctx context.Context, conn *net.UnixConn, h Handler) {
-	if err := peerIsRoot(conn); err != nil {
+	if err := socket.PeerIsRoot(conn); err != nil {
 		s.refused("peer", err)
 		s.reply(conn, err)
 		return
@@ -238,31 +222,4 @@ func (s *Server) refused(what string, err error) {
 	if s.Logger != nil {
 		s.Logger.Warn("CNI request refused", "at", what, "err", short(err.Error()))
 	}
-}
-
-// peerIsRoot asks the kernel who is at the other end.
-func peerIsRoot(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("peer: %w", err)
-	}
-	var who *unix.Ucred
-	var failed error
-	if err := raw.Control(func(fd uintptr) {
-		who, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return fmt.Errorf("peer: %w", err)
-	}
-	if failed != nil {
-		return fmt.Errorf("peer: %w", failed)
-	}
-	return mayAsk(who)
-}
-
-// mayAsk refuses everybody but root.
-func mayAsk(who *unix.Ucred) error {
-	if who.Uid != 0 {
-		return fmt.Errorf("user %d is not root", who.Uid)
-	}
-	return nil
 }

@@ -285,7 +285,7 @@ func slicesOf[T any](n int, value T) []T {
 // TestAgentTalksNonsense is an error of its own: something is there.
 func TestAgentTalksNonsense(t *testing.T) {
 	path := place(t)
-	require.NoError(t, prepareDir(path))
+	require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
 	l, err := net.Listen("unix", path)
 	require.NoError(t, err)
 	defer l.Close()
@@ -305,8 +305,6 @@ func TestAgentTalksNonsense(t *testing.T) {
 
 // TestOnlyRoot refuses everybody else, even if the socket's mode would let him in.
 func TestOnlyRoot(t *testing.T) {
-	require.NoError(t, mayAsk(&unix.Ucred{Uid: 0}))
-	require.ErrorContains(t, mayAsk(&unix.Ucred{Uid: 1000}), "user 1000 is not root")
 	const nobody = 65534
 	if m, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(bytes.Fields(m)) == 3 && string(bytes.Fields(m)[2]) == "1" {
 		return // a user namespace with root only: nobody else can knock

@@ -3,8 +3,9 @@ package cni
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
+
+	"github.com/portcullis-netpol/portcullis/agent/socket"
 )
 
 // PluginType is the plugin's type in a CNI configuration, and its file's name.
@@ -63,7 +64,7 @@ func (s Settings) Validate() error {
 	if s.Type != PluginType {
 		errs = append(errs, fmt.Errorf("type: %q is not %s", s.Type, PluginType))
 	}
-	if err := checkSocket(s.Socket); err != nil {
+	if err := socket.Check(s.Socket); err != nil {
 		errs = append(errs, fmt.Errorf("socket: %w", err))
 	}
 	d, err := time.ParseDuration(s.Timeout)
@@ -85,20 +86,4 @@ func (s Settings) Wait() time.Duration {
 		return DefaultTimeout
 	}
 	return d
-}
-
-// fresh ends the name of a socket that is not in its place yet.
-const fresh = ".new"
-
-// checkSocket wants a clean absolute path that a socket's address has room for:
-// 108 bytes with a final NUL.
-func checkSocket(path string) error {
-	const room = 107
-	switch {
-	case !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/":
-		return fmt.Errorf("%q is not the absolute path of a file", path)
-	case len(path)+len(fresh) > room:
-		return fmt.Errorf("%q has more than %d bytes", path, room-len(fresh))
-	}
-	return nil
 }

@@ -338,7 +338,7 @@ func TestSmall(t *testing.T) {
 	for _, dep := range strings.Fields(string(out)) {
 		require.False(t, strings.HasPrefix(dep, "k8s.io/") || strings.HasPrefix(dep, "github.com/google/nftables"), dep)
 		if own, ok := strings.CutPrefix(dep, module); ok {
-			require.Contains(t, []string{"agent/cni", "cmd/portcullis-cni"}, own)
+			require.Contains(t, []string{"agent/cni", "agent/socket", "cmd/portcullis-cni"}, own)
 		}
 	}
 }

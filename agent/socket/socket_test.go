@@ -1,29 +1,56 @@
-package cni
+package socket
 
 import (
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-func mode(t *testing.T, path string) os.FileMode {
+func modeOf(t *testing.T, path string) os.FileMode {
 	t.Helper()
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	return info.Mode().Perm()
 }
 
-// TestSocketModes lets only its owner in.
-func TestSocketModes(t *testing.T) {
-	path := place(t)
-	s, err := Listen(path)
+// place returns where a socket may be.
+func place(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "socket") // t.TempDir has the test's name in it: too long
 	require.NoError(t, err)
-	require.Equal(t, os.FileMode(0o600), mode(t, path))
-	require.Equal(t, os.FileMode(0o700), mode(t, filepath.Dir(path)))
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "run", "agent.sock")
+}
+
+func listen(t *testing.T, path string) *Listener {
+	t.Helper()
+	l, err := Listen(path, 0o700)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func dial(t *testing.T, path string) {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+}
+
+// TestSocketModes lets only its owner in, whatever the process's mask is.
+func TestSocketModes(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	path := place(t)
+	s, err := Listen(path, 0o700)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), modeOf(t, path))
+	require.Equal(t, os.FileMode(0o700), modeOf(t, filepath.Dir(path)))
 	entries, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)
 	require.Len(t, entries, 1)
@@ -35,55 +62,55 @@ func TestSocketModes(t *testing.T) {
 func TestDirectoryIsKept(t *testing.T) {
 	path := place(t)
 	require.NoError(t, os.Mkdir(filepath.Dir(path), 0o755))
-	serve(t, path, &recorder{})
-	require.Equal(t, os.FileMode(0o755), mode(t, filepath.Dir(path)))
-	require.NoError(t, ask(t, path, Request{Command: Status}))
+	listen(t, path)
+	require.Equal(t, os.FileMode(0o755), modeOf(t, filepath.Dir(path)))
+	dial(t, path)
 }
 
 // TestStaleSocket takes the place of an agent that was killed, and of one that was
 // killed while it took its place.
 func TestStaleSocket(t *testing.T) {
 	path := place(t)
-	killed, err := Listen(path)
+	killed, err := Listen(path, 0o700)
 	require.NoError(t, err)
-	require.NoError(t, killed.listener.Close())
+	require.NoError(t, killed.UnixListener.Close())
 	require.FileExists(t, path)
 	require.NoError(t, os.WriteFile(path+fresh, nil, 0o600))
-	serve(t, path, &recorder{})
-	require.NoError(t, ask(t, path, Request{Command: Status}))
+	listen(t, path)
+	dial(t, path)
 	// The end of the old one does not take the new one's socket away.
 	_ = killed.Close()
-	require.NoError(t, ask(t, path, Request{Command: Status}))
+	dial(t, path)
 }
 
 // TestListenRefuses says what is in the way, and leaves it there.
 func TestListenRefuses(t *testing.T) {
 	path := place(t)
 	dir := filepath.Dir(path)
-	serve(t, path, &recorder{})
-	_, err := Listen(path)
+	listen(t, path)
+	_, err := Listen(path, 0o700)
 	require.ErrorContains(t, err, "another process listens there")
-	require.NoError(t, ask(t, path, Request{Command: Status}))
+	dial(t, path)
 
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, []byte("mine"), 0o600))
-	_, err = Listen(file)
+	_, err = Listen(file, 0o700)
 	require.ErrorContains(t, err, "not a socket")
 	require.FileExists(t, file)
-	_, err = Listen(filepath.Join(file, "cni.sock"))
+	_, err = Listen(filepath.Join(file, "cni.sock"), 0o700)
 	require.ErrorContains(t, err, file)
 
 	link := filepath.Join(dir, "link")
 	require.NoError(t, os.Symlink(file, link))
-	_, err = Listen(link)
+	_, err = Listen(link, 0o700)
 	require.ErrorContains(t, err, "not a socket")
 
 	require.NoError(t, os.Chmod(dir, 0o777))
-	_, err = Listen(filepath.Join(dir, "other.sock"))
+	_, err = Listen(filepath.Join(dir, "other.sock"), 0o700)
 	require.ErrorContains(t, err, "others than its owner")
 
 	for _, wrong := range []string{"", "run/cni.sock", "/", "/run/../cni.sock", "/" + strings.Repeat("x", 107)} {
-		_, err = Listen(wrong)
+		_, err = Listen(wrong, 0o700)
 		require.ErrorContains(t, err, "socket: ")
 	}
 }
@@ -92,21 +119,19 @@ func TestListenRefuses(t *testing.T) {
 func TestLongestPath(t *testing.T) {
 	path := filepath.Dir(place(t))
 	path = filepath.Join(path, strings.Repeat("x", 107-len(fresh)-len(path)-1))
-	serve(t, path, &recorder{})
-	_, err := net.Dial("unix", path)
-	require.NoError(t, err)
+	listen(t, path)
+	dial(t, path)
 }
 
-// TestSettings have defaults, and each mistake is named by its field.
-func TestSettings(t *testing.T) {
-	good := Settings{}.WithDefaults()
-	require.NoError(t, good.Validate())
-	require.Equal(t, Settings{Type: PluginType, Socket: DefaultSocket, Timeout: "3s", OnAgentUnreachable: Allow}, good)
-	require.Equal(t, DefaultTimeout, good.Wait())
-	for _, timeout := range []string{"3", "soon", "0s", "-1s", "61s"} {
-		bad := Settings{Type: "bridge", Socket: "cni.sock", Timeout: timeout, OnAgentUnreachable: "ignore"}.Validate()
-		for _, field := range []string{`type: "bridge"`, `socket: "cni.sock"`, "timeout: ", `onAgentUnreachable: "ignore"`} {
-			require.ErrorContains(t, bad, field)
-		}
-	}
+// TestPeer lets root ask, and nobody else.
+func TestPeer(t *testing.T) {
+	path := place(t)
+	l := listen(t, path)
+	dial(t, path)
+	conn, err := l.AcceptUnix()
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, PeerIsRoot(conn))
+	require.NoError(t, mayAsk(&syscall.Ucred{Uid: 0}))
+	require.ErrorContains(t, mayAsk(&syscall.Ucred{Uid: 1000}), "user 1000 is not root")
 }
