@@ -14,8 +14,10 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/portcullis-netpol/portcullis/agent"
+	"github.com/portcullis-netpol/portcullis/agent/admin"
 	"github.com/portcullis-netpol/portcullis/agent/lean"
 	"github.com/portcullis-netpol/portcullis/agent/node"
+	"github.com/portcullis-netpol/portcullis/agent/socket"
 )
 
 // agentFlags are the flags of the agent.
@@ -25,6 +27,7 @@ type agentFlags struct {
 	manifests  string
 	health     string
 	metrics    string
+	admin      string
 	rules      rulesFlags
 	guard      guardFlags
 	log        logFlags
@@ -39,6 +42,8 @@ func (a *app) agent() *cobra.Command {
 			"The rules stay in force then; 'portcullis cleanup' removes them.\n\n" +
 			"The objects come from the API server (the one of --kubeconfig, or inside of a pod the\n" +
 			"cluster's own), or from a directory of YAML files.",
+		Example: "  portcullis agent --node-name node-1 --kubeconfig /etc/portcullis/kubeconfig\n" +
+			"  portcullis agent --node-name node-1 --manifests /etc/portcullis/manifests --admin-socket " + admin.DefaultSocket,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.runAgent(c, &f) },
 	}
@@ -48,6 +53,7 @@ func (a *app) agent() *cobra.Command {
 	flags.StringVar(&f.manifests, "manifests", "", "`directory` of Kubernetes YAML to follow, without an API server")
 	flags.StringVar(&f.health, "healthz-bind-address", "", "`host:port` that serves /healthz and /readyz (default: none)")
 	flags.StringVar(&f.metrics, "metrics-bind-address", "", "`host:port` that serves /metrics for Prometheus (default: none)")
+	flags.StringVar(&f.admin, "admin-socket", "", "`path` of the socket for status, monitor, audit and explain (default: none)")
 	f.rules.add(flags)
 	f.guard.add(flags)
 	f.log.add(flags)
@@ -84,7 +90,7 @@ func (a *app) runAgent(c *cobra.Command, f *agentFlags) error {
 		PodToNode:  rules.PodToNode,
 		Quarantine: f.rules.quarantine.value(),
 		PodCIDRs:   rules.PodCIDRs,
-		HealthAddr: f.health, MetricsAddr: f.metrics, Version: versionName(),
+		HealthAddr: f.health, MetricsAddr: f.metrics, AdminSocket: f.admin, LogGroup: rules.LogGroup, Version: versionName(),
 		Logger: log,
 		Kernel: kernel,
 	}
@@ -121,6 +127,11 @@ func (f *agentFlags) validate() error {
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("--manifests: %w", err))
+		}
+	}
+	if f.admin != "" {
+		if err := socket.Check(f.admin); err != nil {
+			errs = append(errs, fmt.Errorf("--admin-socket: %w", err))
 		}
 	}
 	for _, a := range []struct{ flag, addr string }{{"healthz-bind-address", f.health}, {"metrics-bind-address", f.metrics}} {

@@ -8,9 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
 
+	"github.com/portcullis-netpol/portcullis/cmd/portcullis/fleet"
 	"github.com/portcullis-netpol/portcullis/nft"
 )
 
@@ -18,14 +21,19 @@ import (
 const (
 	exitOK      = 0
 	exitFailure = 1 // something failed while running, or the answer is no
-	exitInput   = 2 // flags, arguments or files are wrong
+	exitInput   = 2 // flags, arguments or files are wrong, or there is no answer
 )
 
 // app is the command with what it touches of the world.
 type app struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	name           string // as the user called the program
 	openKernel     func(nft.Config) (nft.Kernel, error)
+	// execIn returns what runs commands in the agents' pods of a namespace.
+	execIn func(config *rest.Config, namespace string) (fleet.Runner, error)
+	// now is the time that ages are counted from.
+	now func() time.Time
 	// netns is a file descriptor of the network namespace to work in; 0 is the
 	// process's. Less than 0, nothing of the node is touched but the kernel that
 	// openKernel gives.
@@ -33,7 +41,7 @@ type app struct {
 }
 
 func newApp(stdout, stderr io.Writer) *app {
-	a := &app{stdout: stdout, stderr: stderr, name: commandName(os.Args[0])}
+	a := &app{stdin: os.Stdin, stdout: stdout, stderr: stderr, name: commandName(os.Args[0]), execIn: fleet.Exec, now: time.Now}
 	a.openKernel = func(c nft.Config) (nft.Kernel, error) {
 		c.NetNS = a.netns
 		return nft.OpenKernel(c)
@@ -106,14 +114,20 @@ func (a *app) root(started *bool) *cobra.Command {
 		SilenceErrors:     true,
 		Args:              cobra.NoArgs,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		Annotations:       map[string]string{cobra.CommandDisplayNameAnnotation: a.name},
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true}, // ours says more
+		Example: fmt.Sprintf(`  %[1]s status                                         # is everything in force?
+  %[1]s explain shop/frontend svc/shop/users:http      # may this connect to that, and why?
+  %[1]s monitor -n shop                                # what is denied at this moment?
+  %[1]s matrix -f ./manifests                          # who reaches whom?`, a.name),
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: a.name},
 	}
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help is enough
-	root.AddCommand(a.agent(), a.cleanup(), a.render(), a.explain(), a.matrix(), a.demo(), a.installCNI(), a.version())
+	root.AddCommand(a.agent(), a.audit(), a.cleanup(), a.completion(), a.demo(), a.explain(), a.installCNI(), a.matrix(),
+		a.monitor(), a.render(), a.status(), a.version())
 	markStarted(root, started)
+	a.completeFlags(root)
 	return root
 }
 

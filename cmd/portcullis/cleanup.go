@@ -17,7 +17,8 @@ func (a *app) cleanup() *cobra.Command {
 		Short: "Remove the rules that the agent left in force",
 		Long: "Remove Portcullis' nftables tables from this network namespace, and nothing else.\n" +
 			"Every pod is open afterwards. Stop the agent first: a running one puts its rules back.",
-		Args: cobra.NoArgs,
+		Example: "  portcullis cleanup",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			k, err := a.openKernel(nft.Config{})
 			if err != nil {

@@ -21,6 +21,9 @@ func (a *app) demo() *cobra.Command {
 			"tried, and compared with what the policies mean. Nothing outside of these namespaces is\n" +
 			"touched, and nothing is left behind.\n\n" +
 			"Exit code 0: every packet was judged right; 1: one was not, or something failed.",
+		Example: "  portcullis demo\n" +
+			"  portcullis demo --topology bridge --ip-family 6\n" +
+			"  portcullis demo -f ./manifests",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			options.Topology, options.IPFamily = topology.value(), family.value()

@@ -1,76 +1,91 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/portcullis-netpol/portcullis/policy/evaluate"
-	"github.com/portcullis-netpol/portcullis/policy/manifest"
 )
 
+const explainLong = `Say whether the first packet of a connection from SRC to DST may pass, and which policy, rule and
+selector decide. The objects come from files, from this node's agent (--agent), or from a cluster:
+that of --kubeconfig, of $KUBECONFIG or of ~/.kube/config. Nothing is changed there.
+
+SRC is namespace/pod or an IP address. DST is
+  namespace/pod:PORT       a pod: a number, or the name of a container port
+  ADDRESS:PORT             an IP address, as in 10.1.2.3:80 or [fd00::1]:80
+  svc/namespace/name:PORT  the pods behind a Service: a number or a name, of the Service's ports
+PORT is tcp if it does not say 53/udp; a Service's port says its protocol itself. It may be left
+out of DST and follow as PROTOCOL/PORT: tcp/8080, udp/53, sctp/9 or icmp. A pod's port is its own,
+behind any Service. Whether a pod is ready does not matter to policies.
+
+In files, workloads stand for their pods: Deployment web has web-0, web-1 and so on. Pods without
+addresses get some.
+
+Policies in audit mode deny nothing; what they would deny is said.
+
+Exit code 0: allowed; 1: denied (in one address family, or by one pod of a Service, at least);
+2: error.`
+
 func (a *app) explain() *cobra.Command {
-	var files []string
-	output := choice[bool]{words: []string{"text", "json"}, values: []bool{false, true}}
+	var source sourceFlags
+	output := textOrJSON()
 	c := &cobra.Command{
-		Use:   "explain -f PATH... SRC DST PROTOCOL/PORT",
+		Use:   "explain [-f PATH...] SRC DST[:PORT] [PROTOCOL/PORT]",
 		Short: "Say whether a packet may pass, and which policy and rule decide",
-		Long: "Say whether the first packet of a connection from SRC to DST may pass, and why.\n\n" +
-			"SRC and DST are namespace/pod or an IP address; PROTOCOL/PORT is tcp/8080, udp/53, sctp/9\n" +
-			"or icmp. DST and the port are the backend's own, behind any Service. Workloads stand\n" +
-			"for their pods: Deployment web has web-0, web-1 and so on. Pods without addresses get some.\n\n" +
-			"Exit code 0: allowed; 1: denied (in one address family at least); 2: error.",
-		Example: "  portcullis explain -f ./manifests shop/frontend-0 shop/users-0 tcp/8080",
-		Args:    cobra.ExactArgs(3),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.explainFlow(files, args, output.value())
+		Long:  explainLong,
+		Example: fmt.Sprintf(`  %[1]s explain shop/frontend-0 svc/shop/users:http         # of the cluster
+  %[1]s explain shop/frontend-0 shop/users-0:8080
+  %[1]s explain --agent shop/frontend-0 kube-system/dns-0:53/udp
+  %[1]s explain -f ./manifests shop/frontend-0 shop/users-0 tcp/8080
+  %[1]s explain -f ./manifests 198.51.100.7 shop/frontend-0 icmp`, a.name),
+		Args: cobra.RangeArgs(2, 3),
+		ValidArgsFunction: func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 1 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return completePod(c, typed)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.explainFlow(c.Context(), &source, args, output.value())
 		},
 	}
-	addFiles(c.Flags(), &files)
+	source.add(c.Flags())
 	c.Flags().VarP(&output, "output", "o", "how to print the answer")
-	if err := c.MarkFlagRequired("filename"); err != nil {
-		panic(err) // the flag is defined above
-	}
 	return c
 }
 
-func (a *app) explainFlow(files, args []string, asJSON bool) error {
-	proto, port, err := parseService(args[2])
+func (a *app) explainFlow(ctx context.Context, source *sourceFlags, args []string, asJSON bool) error {
+	to, err := parseDestination(args[1:])
 	if err != nil {
-		return wrongInput(err)
+		return wrongInput(fmt.Errorf("DST %w", err))
 	}
-	objects, err := manifest.Load(files...)
+	cluster, err := a.explained(ctx, source, to)
 	if err != nil {
-		return wrongInput(err)
-	}
-	cluster, err := place(objects)
-	if err != nil {
-		return wrongInput(err)
+		var is *failure
+		if !errors.As(err, &is) {
+			return &failure{exitInput, err} // 1 would mean that it is denied
+		}
+		return err
 	}
 	src, err1 := cluster.end("SRC", args[0])
-	dst, err2 := cluster.end("DST", args[1])
+	targets, err2 := cluster.targets(to)
 	if err := errors.Join(err1, err2); err != nil {
-		return wrongInput(err)
+		return wrongInput(sanitized(err))
 	}
-	answer, err := cluster.answer(src, dst, proto, port)
+	answer, err := cluster.answer(src, to, targets)
 	if err != nil {
-		return wrongInput(err)
+		return wrongInput(sanitized(err))
 	}
 	for _, w := range answer.Warnings {
-		a.warn("%s", w)
+		a.warn("%s", printable(w))
 	}
 	if asJSON {
-		e := json.NewEncoder(a.stdout)
-		e.SetIndent("", "  ")
-		err = e.Encode(answer)
+		err = writeJSON(a.stdout, answer)
 	} else {
 		err = answer.print(a.stdout)
 	}
@@ -81,6 +96,92 @@ func (a *app) explainFlow(files, args []string, asJSON bool) error {
 		return &failure{code: exitFailure}
 	}
 	return nil
+}
+
+// explained loads what a question is about.
+func (a *app) explained(ctx context.Context, source *sourceFlags, to destination) (*cluster, error) {
+	objects, err := source.objects(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	if source.agent.socket != "" {
+		return &cluster{objects: objects, where: source.place(), partial: true}, nil
+	}
+	if len(source.files) == 0 {
+		objects.Services, err = source.cluster.services(ctx, a.newProgress())
+		if err != nil && to.service {
+			return nil, err
+		}
+	}
+	c, err := place(objects)
+	if err != nil {
+		return nil, wrongInput(sanitized(err))
+	}
+	c.where = source.place()
+	return c, nil
+}
+
+// destination is DST as the user wrote it.
+type destination struct {
+	name     string          // "namespace/name" of a pod or a Service, or an address
+	service  bool            // it is a Service
+	port     string          // a number or a name, "" for a protocol without ports
+	protocol corev1.Protocol // "" if nobody said
+}
+
+// String is the destination as people write it, without its port.
+func (d destination) String() string {
+	if d.service {
+		return "svc/" + d.name
+	}
+	return d.name
+}
+
+// parseDestination reads DST, and PROTOCOL/PORT if it is there.
+func parseDestination(args []string) (destination, error) {
+	name, port := cutPort(args[0])
+	d := destination{name: name}
+	if rest, ok := strings.CutPrefix(name, "svc/"); ok && strings.Contains(rest, "/") {
+		d.name, d.service = rest, true
+	}
+	switch {
+	case port == "" && len(args) == 1:
+		return d, fmt.Errorf("%q: which port? Write %s:8080, or tcp/8080 as a third argument", args[0], args[0])
+	case port != "" && len(args) > 1:
+		return d, fmt.Errorf("%q has a port already, and %q is another one", args[0], args[1])
+	case port == "":
+		protocol, number, err := parseService(args[1])
+		d.protocol = protocol
+		if number != 0 {
+			d.port = strconv.Itoa(int(number))
+		}
+		return d, err
+	}
+	d.port, port, _ = strings.Cut(port, "/")
+	switch d.protocol = corev1.Protocol(strings.ToUpper(port)); d.protocol {
+	case "", corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP:
+	default:
+		return d, fmt.Errorf("%q: the protocol of a port must be tcp, udp or sctp, as in 53/udp", args[0])
+	}
+	if n, err := strconv.Atoi(d.port); d.port == "" || err == nil && (n < 1 || n > 65535) {
+		return d, fmt.Errorf("%q: the port must be a number from 1 to 65535, or a name", args[0])
+	}
+	return d, nil
+}
+
+// cutPort cuts "name:port" apart. An IPv6 address has brackets if it has a port.
+func cutPort(s string) (name, port string) {
+	if rest, ok := strings.CutPrefix(s, "["); ok {
+		if name, port, ok = strings.Cut(rest, "]:"); ok {
+			return name, port
+		}
+		return s, ""
+	}
+	if strings.Count(s, ":") == 1 {
+		name, port, _ = strings.Cut(s, ":")
+		return name, port
+	}
+	return s, ""
 }
 
 // parseService reads tcp/8080, udp/53, sctp/9 or icmp.
@@ -103,118 +204,4 @@ func parseService(s string) (corev1.Protocol, int32, error) {
 		return "", 0, fmt.Errorf("%q: the port must be a number from 1 to 65535, as in %s/8080", s, strings.ToLower(name))
 	}
 	return proto, int32(port), nil
-}
-
-// answer is what explain prints.
-type answer struct {
-	Source      string       `json:"source"`
-	Destination string       `json:"destination"`
-	Protocol    string       `json:"protocol"`
-	Port        int32        `json:"port,omitempty"`
-	Allowed     bool         `json:"allowed"`
-	Flows       []flowAnswer `json:"flows"`
-	Warnings    []string     `json:"warnings,omitempty"`
-}
-
-// flowAnswer is the answer for one address family.
-type flowAnswer struct {
-	Family      string          `json:"family"`
-	Source      netip.Addr      `json:"source"`
-	Destination netip.Addr      `json:"destination"`
-	Allowed     bool            `json:"allowed"`
-	Egress      directionAnswer `json:"egress"`
-	Ingress     directionAnswer `json:"ingress"`
-}
-
-// directionAnswer is what one end of a flow decides.
-type directionAnswer struct {
-	Allowed    bool         `json:"allowed"`
-	Pod        string       `json:"pod,omitempty"`
-	IsolatedBy []string     `json:"isolatedBy,omitempty"`
-	AllowedBy  []ruleAnswer `json:"allowedBy,omitempty"`
-	Reason     string       `json:"reason"`
-}
-
-// ruleAnswer names a rule of a policy, as fields of the object.
-type ruleAnswer struct {
-	Policy string `json:"policy"`
-	Rule   string `json:"rule"`
-	Peer   string `json:"peer,omitempty"`
-	Port   string `json:"port,omitempty"`
-}
-
-func newDirectionAnswer(d evaluate.Decision, list, peers string) directionAnswer {
-	a := directionAnswer{Allowed: d.Allowed, Pod: d.Pod, IsolatedBy: d.Isolated, Reason: d.Reason}
-	for _, m := range d.By {
-		r := ruleAnswer{Policy: m.Policy, Rule: fmt.Sprintf("spec.%s[%d]", list, m.Rule)}
-		if m.Peer >= 0 {
-			r.Peer = fmt.Sprintf("%s[%d]", peers, m.Peer)
-		}
-		if m.Port >= 0 {
-			r.Port = fmt.Sprintf("ports[%d]", m.Port)
-		}
-		a.AllowedBy = append(a.AllowedBy, r)
-	}
-	return a
-}
-
-// print writes the answer for people: once where the families agree.
-func (a answer) print(w io.Writer) error {
-	var b strings.Builder
-	service := strings.ToLower(a.Protocol)
-	if a.Port != 0 {
-		service += "/" + strconv.Itoa(int(a.Port))
-	}
-	flows, each := a.Flows, len(a.Flows) > 1
-	if each && a.agree() {
-		flows, each = flows[:1], false
-	}
-	fmt.Fprintf(&b, "%s -> %s %s: %s\n", a.Source, a.Destination, service, a.word(each))
-	for _, f := range flows {
-		if each {
-			fmt.Fprintf(&b, "%s %s -> %s: %s\n", f.Family, f.Source, f.Destination, verdict(f.Allowed))
-		}
-		f.Egress.print(&b, "egress", a.Source)
-		f.Ingress.print(&b, "ingress", a.Destination)
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
-func (a answer) word(each bool) string {
-	if !each || a.Flows[0].Allowed == a.Flows[1].Allowed {
-		return verdict(a.Allowed)
-	}
-	for _, f := range a.Flows {
-		if !f.Allowed {
-			return "denied in " + f.Family + " only"
-		}
-	}
-	return ""
-}
-
-func verdict(allowed bool) string {
-	if allowed {
-		return "allowed"
-	}
-	return "denied"
-}
-
-// print writes the verdict and what decided it: rules, or a reason where no rule did.
-func (d directionAnswer) print(b *strings.Builder, direction, end string) {
-	why := []string{d.Reason}
-	if d.Pod == "" {
-		why[0] += " (" + end + ")"
-	}
-	if len(d.AllowedBy) > 0 {
-		why = nil
-	}
-	for _, r := range d.AllowedBy {
-		parts := []string{r.Rule, r.Peer, r.Port, "of " + r.Policy}
-		why = append(why, strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), " "))
-	}
-	fmt.Fprintf(b, "  %-8s %-8s %s\n", direction, verdict(d.Allowed), why[0])
-	for _, more := range why[1:] {
-		fmt.Fprintf(b, "  %17s %s\n", "and", more)
-	}
 }

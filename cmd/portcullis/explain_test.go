@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -42,6 +44,74 @@ func TestExplainGolden(t *testing.T) {
 		fmt.Fprintf(&all, "$ portcullis explain %s\n%s%sexit code %d\n\n", question, stderr, stdout, code)
 	}
 	golden(t, "explain/shop.txt", all.String())
+}
+
+// TestExplainServices asks about the pods behind Services, and about ports in DST.
+func TestExplainServices(t *testing.T) {
+	var all strings.Builder
+	for _, question := range []string{
+		"shop/frontend svc/shop/users:web",     // a named port, and its target
+		"shop/frontend svc/shop/users tcp/80",  // the same
+		"monitoring/scraper svc/shop/users:80", //
+		"shop/frontend svc/shop/backend:named", // pods that give the name another number
+		"shop/frontend svc/shop/backend:fixed", // a number that is right for one of three
+		"reports/batch svc/shop/names:53",      // tcp, if there are both
+		"reports/batch svc/shop/names:53/udp",  //
+		"reports/batch svc/shop/names:dns",     // the name says udp
+		"reports/batch svc/shop/names:9",       // there is only one
+		"shop/frontend svc/shop/users:81",      //
+		"shop/frontend svc/shop/headless:3306", //
+		"shop/frontend svc/shop/elsewhere:3306",
+		"shop/frontend svc/shop/by-hand:3306",
+		"shop/frontend svc/shop/nobody:80",
+		"shop/frontend svc/shop/nowhere:80",
+		"svc/shop/users shop/frontend:80",          // Services do not send
+		"shop/frontend 10.96.0.20:80",              // an address of a Service
+		"shop/frontend shop/users:http",            // a container port
+		"reports/batch shop/database:5353/udp",     //
+		"198.51.100.7 [fd00:10:244:1::2]:8080/tcp", // no family in common
+		"2001:db8::7 [fd00:10:244:1::2]:8080",      //
+		"shop/frontend 198.51.100.7:443",           //
+		"lab/client lab/web:80",                    // an audit policy that allows
+		"lab/client lab/web:81",                    // and denies nothing
+		"lab/web lab/client:80",                    // an enforced one beside it
+	} {
+		args := []string{"explain", "-f", "testdata/shop", "-f", "testdata/services", "-f", "testdata/audited"}
+		code, stdout, stderr := run(t, append(args, strings.Fields(question)...)...)
+		fmt.Fprintf(&all, "$ portcullis explain %s\n%s%sexit code %d\n\n", question, stderr, stdout, code)
+	}
+	golden(t, "explain/services.txt", all.String())
+	code, stdout, _ := run(t, "explain", "-f", "testdata/shop", "-f", "testdata/services", "-o", "json", "shop/frontend", "svc/shop/backend:fixed")
+	require.Equal(t, exitFailure, code)
+	golden(t, "explain/service.json", stdout)
+}
+
+// TestExplainCluster asks a cluster, and fails closed where it does not answer.
+func TestExplainCluster(t *testing.T) {
+	config := apiServer(t, http.StatusForbidden) // nodes
+	code, stdout, stderr := run(t, "explain", "--kubeconfig", config, "shop/web", "svc/shop/db:80")
+	require.Equal(t, exitFailure, code, stderr)
+	require.Contains(t, stdout, "-> shop/db tcp/80: denied\n")
+	require.Contains(t, stdout, "closest is spec.ingress[0] of shop/odd: from pod shop/web (10.1.0.1): it allows nothing (a malformed ipBlock)")
+	code, stdout, _ = run(t, "explain", "--kubeconfig", config, "shop/db", "shop/web:80")
+	require.Equal(t, exitOK, code)
+	require.Contains(t, stdout, "not isolated")
+	code, _, stderr = run(t, "explain", "--kubeconfig", config, "shop/db", "10.96.0.1:80")
+	require.Equal(t, exitInput, code)
+	require.Contains(t, stderr, "ask about svc/shop/db:PORT")
+	code, _, stderr = run(t, "explain", "--kubeconfig", config, "shop/db", "shop/nowhere:80")
+	require.Equal(t, exitInput, code)
+	require.Contains(t, stderr, "DST: no pod shop/nowhere in the cluster; there is shop/db, shop/web")
+
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	code, _, stderr = run(t, "explain", "--kubeconfig", kubeconfigOf(t, gone.URL), "shop/db", "shop/web:80")
+	require.Equal(t, exitInput, code, "1 would mean that it is denied")
+	require.Contains(t, stderr, "list pods")
+	for _, command := range []string{"status", "audit", "monitor"} {
+		code, _, _ = run(t, command, "--kubeconfig", kubeconfigOf(t, gone.URL))
+		require.Equal(t, exitInput, code, command)
+	}
 }
 
 // TestExplainJSON prints every family, machine-readable.

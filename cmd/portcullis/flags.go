@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,6 +28,9 @@ func (c *choice[T]) String() string {
 	return c.words[c.chosen]
 }
 
+// all returns the words, for shells to complete.
+func (c *choice[T]) all() []string { return c.words }
+
 func (c *choice[T]) Type() string { return strings.Join(c.words, "|") }
 
 func (c *choice[T]) Set(word string) error {
@@ -47,6 +51,8 @@ type rulesFlags struct {
 	podToNode  choice[bool]
 	quarantine choice[bool]
 	podCIDRs   []string
+	denied     choice[bool]
+	logGroup   uint16
 }
 
 func (f *rulesFlags) add(to *pflag.FlagSet) {
@@ -56,14 +62,27 @@ func (f *rulesFlags) add(to *pflag.FlagSet) {
 	to.Var(&f.deny, "deny", "what becomes of packets that no policy allows: drop is silent, reject answers (TCP reset, ICMP administratively prohibited)")
 	to.Var(&f.podToNode, "pod-to-node", "whether packets from a pod to its own node are judged as egress")
 	to.Var(&f.quarantine, "quarantine", "whether addresses of the node's pod CIDRs reach nothing but their node until the agent knows the pod and its policies are in force")
+	f.denied = choice[bool]{words: []string{"log", "off"}, values: []bool{true, false}}
+	to.Var(&f.denied, "denied-packets", "whether the kernel copies denied packets, a bounded number of them, to an nflog group")
+	to.Uint16Var(&f.logGroup, "nflog-group", logGroup, "the nflog `group` for denied packets, from 1 to 65535")
 	to.StringSliceVar(&f.podCIDRs, "pod-cidrs", nil, "`blocks` that this node's pods get their addresses from (default: spec.podCIDRs of the Node, or what portcullis-cni reports to the agent)")
 }
+
+// logGroup is where denied packets are copied to unless a flag says otherwise. Groups
+// are free to choose; low numbers are what others take.
+const logGroup = 4040
 
 // config returns the rules that are asked for. PodCIDRs are those of the flag alone,
 // whether there is a quarantine or not. Midstream is what an agent sets unless its
 // node does not track connections yet, and then a little later.
 func (f *rulesFlags) config() (nft.Config, error) {
 	c := nft.Config{Deny: f.deny.value(), PodToNode: f.podToNode.value(), Midstream: true}
+	if f.logGroup == 0 {
+		return nft.Config{}, errors.New("--nflog-group 0: must be from 1 to 65535")
+	}
+	if f.denied.value() {
+		c.LogGroup = f.logGroup
+	}
 	for _, text := range f.podCIDRs {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {

@@ -34,6 +34,8 @@ func (a *app) installCNI() *cobra.Command {
 			"else in it stays as it is. Doing it again changes nothing.\n\n" +
 			"--remove takes out what was put in, and deletes the plugin. With CRI-O, pods that run\n" +
 			"already need it when they end: use --keep-binary, and delete it when they are gone.",
+		Example: "  portcullis install-cni --watch\n" +
+			"  portcullis install-cni --remove",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.runInstallCNI(c, &f) },
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,7 +16,9 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/portcullis-netpol/portcullis/agent/admin"
 	"github.com/portcullis-netpol/portcullis/agent/cni"
+	"github.com/portcullis-netpol/portcullis/cmd/portcullis/fleet"
 	"github.com/portcullis-netpol/portcullis/cmd/portcullis/installcni"
 )
 
@@ -117,6 +120,9 @@ func TestInstallationPod(t *testing.T) {
 	require.Equal(t, []corev1.Toleration{{Operator: corev1.TolerationOpExists}}, pod.Tolerations)
 	require.Len(t, pod.Containers, 1)
 	c := pod.Containers[0]
+	require.Equal(t, fleet.Container, c.Name)
+	key, value, _ := strings.Cut(fleet.Selector, "=")
+	require.Equal(t, value, readInstallation(t).daemon.Spec.Template.Labels[key])
 	require.Len(t, pod.Volumes, 1)
 	require.Len(t, c.VolumeMounts, 1)
 	require.Equal(t, pod.Volumes[0].Name, c.VolumeMounts[0].Name)
@@ -137,6 +143,8 @@ func TestInstallationPod(t *testing.T) {
 	require.Empty(t, command.Flags().Args())
 
 	require.Equal(t, cni.DefaultSocket, command.Flag("cni-socket").Value.String())
+	require.Equal(t, admin.DefaultSocket, command.Flag("admin-socket").Value.String())
+	require.Equal(t, filepath.Dir(cni.DefaultSocket), filepath.Dir(admin.DefaultSocket))
 	var names []string
 	for _, e := range c.Env {
 		names = append(names, e.Name)

@@ -4,14 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/portcullis-netpol/portcullis/cmd/portcullis/matrixpage"
-	"github.com/portcullis-netpol/portcullis/cmd/portcullis/tty"
 	"github.com/portcullis-netpol/portcullis/policy/matrix"
 )
 
@@ -62,8 +59,8 @@ func (f *matrixFlags) read() error {
 }
 
 const matrixLong = `Say who reaches whom: for every pair of pods, and for addresses outside and the nodes, the
-protocols and ports that pass. The objects come from files, or from a cluster: that of
---kubeconfig, of $KUBECONFIG or of ~/.kube/config. Nothing is changed there.
+protocols and ports that pass. The objects come from files, from this node's agent (--agent), or
+from a cluster: that of --kubeconfig, of $KUBECONFIG or of ~/.kube/config. Nothing is changed there.
 
 In files, workloads stand for their pods, and pods without addresses get some. Pods in the
 host's network are their node.
@@ -73,12 +70,14 @@ the node that a pod runs on. Every verdict is the one of 'explain', which says m
 flow; so does the page that -o html writes, for every cell.
 
 -o json has "version": 1 and
-  ends       fullName, name, namespace, workload, pods, kind (pods, namespace, outside, ownNode, otherNode)
-  cells      from, to (full names of ends); verdict (all, ports, none, mixed, or noFamily if the ends have
-             no address family in common); ipv4 and ipv6: what passes between every pair of the two
-             ends, as tcp/80, udp/1-99, sctp/* or icmp; someIPv4 and someIPv6 if more passes between
-             some; asked: with --port, for each port allowed, denied or mixed by family; parts: the
-             profiles of both directions, for pairs that are judged alike
+  ends       fullName, name, namespace, workload, pods,
+             kind (pods, namespace, outside, ownNode, otherNode)
+  cells      from, to (full names of ends); verdict (all, ports, none, mixed, or noFamily if the
+             ends have no address family in common); ipv4 and ipv6: what passes between every pair
+             of the two ends, as tcp/80, udp/1-99, sctp/* or icmp; someIPv4 and someIPv6 if more
+             passes between some; asked: with --port, for each port allowed, denied or mixed by
+             family; parts: the profiles of both directions, for pairs that are judged alike
+  profiles of both directions, for pairs that are judged alike
   profiles   ipv4 and ipv6: ports and the decision about them
   decisions  allowed, reason, and the policies, rules and selectors that decide
 Cells of a pod and itself, which always passes, are left out.
@@ -110,11 +109,11 @@ func (a *app) runMatrix(ctx context.Context, f *matrixFlags) error {
 	if err := f.read(); err != nil {
 		return wrongInput(err)
 	}
-	loaded, err := f.source.load(ctx)
+	loaded, err := f.source.load(ctx, a)
 	if err != nil {
 		return err
 	}
-	options := matrix.Options{Views: []matrix.By{f.by.value()}, Namespaces: f.namespaces, Progress: a.progress(time.Now)}
+	options := matrix.Options{Views: []matrix.By{f.by.value()}, Namespaces: f.namespaces, Progress: a.newProgress().of("kinds of pods")}
 	if f.output.value() == "html" && f.by.value() != matrix.ByNamespace {
 		options.Views = append(options.Views, matrix.ByNamespace)
 	}
@@ -146,26 +145,6 @@ func (f *matrixFlags) portNames() []string {
 		out = append(out, s.name)
 	}
 	return out
-}
-
-// progress says on stderr how far it is, if it takes longer than a second.
-func (a *app) progress(now func() time.Time) func(done, total int) {
-	next, shown := now().Add(time.Second), false
-	_, file := a.stderr.(*os.File)
-	watched, _, _ := tty.Of(a.stderr)
-	return func(done, total int) {
-		switch {
-		case done == total && shown && file:
-			fmt.Fprint(a.stderr, "\r\x1b[K")
-		case done == total || now().Before(next):
-		case watched:
-			next, shown = now().Add(time.Second/5), true
-			fmt.Fprintf(a.stderr, "\r\x1b[K%d of %d kinds of pods", done, total)
-		default:
-			next = now().Add(10 * time.Second)
-			fmt.Fprintf(a.stderr, "portcullis: %d of %d kinds of pods\n", done, total)
-		}
-	}
 }
 
 // leftOut says which pods take no part, and why.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -64,11 +63,11 @@ func (a *app) runMatrixDiff(ctx context.Context, f *matrixFlags, args []string) 
 	if err := f.read(); err != nil {
 		return wrongInput(err)
 	}
-	before, after, err := f.states(ctx, args)
+	before, after, err := f.states(ctx, a, args)
 	if err != nil {
 		return &failure{exitInput, err}
 	}
-	options := matrix.Options{Views: []matrix.By{f.by.value()}, Namespaces: f.namespaces, Progress: a.progress(time.Now)}
+	options := matrix.Options{Views: []matrix.By{f.by.value()}, Namespaces: f.namespaces, Progress: a.newProgress().of("kinds of pods")}
 	d, err := matrix.Compare(ctx, before.input, after.input, options)
 	if err != nil {
 		return cmp.Or(ctx.Err(), wrongInput(err))
@@ -106,7 +105,10 @@ func (a *app) runMatrixDiff(ctx context.Context, f *matrixFlags, args []string) 
 }
 
 // states loads both states.
-func (f *matrixFlags) states(ctx context.Context, args []string) (before, after *loaded, err error) {
+func (f *matrixFlags) states(ctx context.Context, a *app, args []string) (before, after *loaded, err error) {
+	if f.source.agent.socket != "" {
+		return nil, nil, errors.New("--agent is for matrix alone; a change is compared with files or with a cluster")
+	}
 	if len(args) == 2 {
 		if len(f.source.files) > 0 || f.source.cluster.given() {
 			return nil, nil, errors.New("OLD and NEW are given as arguments; there is nothing for -f or --kubeconfig to say")
@@ -120,7 +122,7 @@ func (f *matrixFlags) states(ctx context.Context, args []string) (before, after 
 	if err != nil {
 		return nil, nil, sanitized(err)
 	}
-	objects, err := f.source.cluster.objects(ctx)
+	objects, err := f.source.cluster.objects(ctx, a.newProgress())
 	if err != nil {
 		return nil, nil, err
 	}

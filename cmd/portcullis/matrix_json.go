@@ -1,9 +1,6 @@
 package main
 
 import (
-	"encoding/json"
-	"io"
-
 	"github.com/portcullis-netpol/portcullis/policy/matrix"
 )
 
@@ -172,10 +169,4 @@ func stretchesJSON(list []matrix.Stretch) []stretchJSON {
 		out = append(out, stretchJSON{s.Name(), s.Decision})
 	}
 	return out
-}
-
-func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }

@@ -132,6 +132,10 @@ func apiServer(t *testing.T, nodes int) (kubeconfig string) {
 			},
 		}}},
 		"/api/v1/nodes": &corev1.NodeList{},
+		"/api/v1/services": &corev1.ServiceList{Items: []corev1.Service{{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db"},
+			Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "db"}, ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Port: 80}}},
+		}}},
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -147,10 +151,16 @@ func apiServer(t *testing.T, nodes int) (kubeconfig string) {
 		_ = json.NewEncoder(w).Encode(lists[path])
 	}))
 	t.Cleanup(server.Close)
-	kubeconfig = filepath.Join(t.TempDir(), "config")
-	require.NoError(t, os.WriteFile(kubeconfig, []byte("apiVersion: v1\nkind: Config\ncurrent-context: test\nclusters: [{name: c, cluster: {server: "+server.URL+"}}]\n"+
+	return kubeconfigOf(t, server.URL)
+}
+
+// kubeconfigOf is a file that names an API server.
+func kubeconfigOf(t *testing.T, url string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config")
+	require.NoError(t, os.WriteFile(file, []byte("apiVersion: v1\nkind: Config\ncurrent-context: test\nclusters: [{name: c, cluster: {server: "+url+"}}]\n"+
 		"contexts: [{name: test, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\n"), 0o600))
-	return kubeconfig
+	return file
 }
 
 // TestMatrixOfCluster lists a cluster's objects; a policy that cannot be understood is a warning.
@@ -197,7 +207,7 @@ func TestMatrixBadInput(t *testing.T) {
 	for _, c := range []struct{ args, says string }{
 		{"matrix", "where do the objects come from"},
 		{"matrix --kubeconfig testdata/nowhere", "--kubeconfig"},
-		{"matrix -f testdata/shop --context x", "not from both"},
+		{"matrix -f testdata/shop --context x", "not from more than one of them"},
 		{"matrix -f testdata/shop now", `"now"`},
 		{"matrix -f testdata/shop --by label", "pod, workload, namespace"},
 		{"matrix -f testdata/shop -o yaml", "text, json, html"},
@@ -286,7 +296,8 @@ func TestLetters(t *testing.T) {
 func TestProgress(t *testing.T) {
 	a, _, stderr := testApp()
 	now := time.Unix(0, 0)
-	report := a.progress(func() time.Time { return now })
+	a.now = func() time.Time { return now }
+	report := a.newProgress().of("kinds of pods")
 	report(1, 9)
 	require.Empty(t, stderr.String())
 	now = now.Add(2 * time.Second)

@@ -31,6 +31,8 @@ func (a *app) render() *cobra.Command {
 			"It needs neither root nor a cluster. Pods of other nodes appear as peers.\n\n" +
 			"Pods are held back until the agent knows them where the files have the Node and its\n" +
 			"spec.podCIDRs, or with --pod-cidrs.",
+		Example: "  portcullis render -f ./manifests --node node-1\n" +
+			"  portcullis render -f ./manifests --node node-1 --denied-packets off | nft --check -f -",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			objects, err := manifest.Load(files...)

@@ -142,7 +142,7 @@ func TestMismatchIsFoundAndNamed(t *testing.T) {
 	require.ErrorAs(t, err, &mismatch)
 	require.Contains(t, mismatch.Step, "Default deny")
 	require.Contains(t, mismatch.Cells, "frontend -> users:8080 (IPv4): should be blocked (egress: "+
-		"no rule of shop/default-deny allows it; ingress: no rule of shop/default-deny allows it), but was reached")
+		"shop/default-deny allows nothing; ingress: shop/default-deny allows nothing), but was reached")
 	steps := decodeSteps(t, out.Bytes())
 	require.Len(t, steps, 2, "it stops at the first mismatch")
 	require.True(t, steps[0].OK)

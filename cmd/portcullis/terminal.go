@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 
 	"github.com/portcullis-netpol/portcullis/cmd/portcullis/tty"
 )
@@ -24,6 +28,35 @@ func printable(s string) string {
 	}
 	quoted := strconv.QuoteToASCII(s)
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+// writeJSON prints JSON that a terminal can show: what is not ASCII is escaped, too.
+func writeJSON(w io.Writer, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(asciiJSON(text), '\n'))
+	return err
+}
+
+// asciiJSON escapes what JSON itself need not: it stands in strings only.
+func asciiJSON(text []byte) []byte {
+	plain := func(r rune) bool { return r < 0x7f }
+	if !bytes.ContainsFunc(text, func(r rune) bool { return !plain(r) }) {
+		return text
+	}
+	var out []byte
+	for _, r := range string(text) {
+		if plain(r) {
+			out = append(out, byte(r))
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+	}
+	return out
 }
 
 // sanitized is an error with a text that a terminal can show; lines are kept.

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -19,6 +18,8 @@ import (
 type cluster struct {
 	objects *manifest.Objects
 	made    map[*corev1.Pod]bool // pods whose addresses were made up
+	where   string               // the objects are from, within a sentence
+	partial bool                 // an agent's: without Services, and without the nodes of pods elsewhere
 }
 
 // place gives every pod without addresses some, on the nodes that the manifests have
@@ -39,13 +40,8 @@ func place(o *manifest.Objects) (*cluster, error) {
 // placeNodes returns the nodes with their pod CIDRs, made up where there are none.
 func placeNodes(o *manifest.Objects) []manifest.PlaceNode {
 	var nodes []manifest.PlaceNode
-	add := func(name string, cidrs []string) {
-		n := manifest.PlaceNode{Name: name}
-		for _, text := range cidrs {
-			if p, err := netip.ParsePrefix(text); err == nil {
-				n.PodCIDRs = append(n.PodCIDRs, p.Masked())
-			}
-		}
+	add := func(name string, cidrs []netip.Prefix) {
+		n := manifest.PlaceNode{Name: name, PodCIDRs: cidrs}
 		if len(n.PodCIDRs) == 0 {
 			i := len(nodes) + 1
 			n.PodCIDRs = []netip.Prefix{
@@ -59,7 +55,7 @@ func placeNodes(o *manifest.Objects) []manifest.PlaceNode {
 		return slices.ContainsFunc(nodes, func(n manifest.PlaceNode) bool { return n.Name == name })
 	}
 	for _, n := range o.Nodes {
-		add(n.Name, n.Spec.PodCIDRs)
+		add(n.Name, podCIDRs(n))
 	}
 	for _, p := range o.Pods {
 		if p.Spec.NodeName != "" && !known(p.Spec.NodeName) {
@@ -72,6 +68,17 @@ func placeNodes(o *manifest.Objects) []manifest.PlaceNode {
 		}
 	}
 	return nodes
+}
+
+// podCIDRs returns the blocks of a node that are well formed.
+func podCIDRs(n *corev1.Node) []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range n.Spec.PodCIDRs {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
 }
 
 // end is one end of the flow that explain is asked about.
@@ -88,6 +95,9 @@ func (c *cluster) end(which, name string) (end, error) {
 			return end{}, fmt.Errorf("%s %q: an address with a zone cannot be judged", which, name)
 		}
 		return end{name: name, addrs: []netip.Addr{addr.Unmap()}}, nil
+	}
+	if strings.HasPrefix(name, "svc/") && strings.Count(name, "/") > 1 {
+		return end{}, fmt.Errorf("%s: a Service does not send; name a pod", which)
 	}
 	namespace, podName, ok := strings.Cut(name, "/")
 	if !ok || namespace == "" || podName == "" {
@@ -106,7 +116,7 @@ func (c *cluster) end(which, name string) (end, error) {
 		}
 		return end{name: name, pod: p, addrs: addrs}, nil
 	}
-	return end{}, fmt.Errorf("%s: no pod %s in these files%s", which, name, c.similar(namespace, podName))
+	return end{}, fmt.Errorf("%s: no pod %s in %s%s", which, name, c.where, c.similar(namespace, podName))
 }
 
 // similar names pods that may have been meant.
@@ -194,35 +204,22 @@ func (c *cluster) world() evaluate.Cluster {
 	}
 }
 
-// answer evaluates the flow in every family that both ends have.
-func (c *cluster) answer(src, dst end, proto corev1.Protocol, port int32) (answer, error) {
-	a := answer{Source: src.name, Destination: dst.name, Protocol: string(proto), Port: port, Allowed: true}
-	world := c.world()
-	for _, family := range []string{"IPv4", "IPv6"} {
-		s, ok1 := src.addr(family)
-		d, ok2 := dst.addr(family)
-		if !ok1 || !ok2 {
-			continue
-		}
-		v := evaluate.Evaluate(world, evaluate.Flow{Src: s, Dst: d, Protocol: proto, Port: port})
-		a.Flows = append(a.Flows, flowAnswer{
-			Family: family, Source: s, Destination: d, Allowed: v.Allowed(),
-			Egress:  newDirectionAnswer(v.Egress, "egress", "to"),
-			Ingress: newDirectionAnswer(v.Ingress, "ingress", "from"),
-		})
-		a.Allowed = a.Allowed && v.Allowed()
-		a.doubt(src, v.Egress.Pod, s)
-		a.doubt(dst, v.Ingress.Pod, d)
-	}
-	if len(a.Flows) == 0 {
-		return answer{}, fmt.Errorf("%s and %s have no address family in common", src.name, dst.name)
-	}
-	for _, e := range []end{src, dst} {
-		if c.made[e.pod] && c.hasBlocks() {
-			a.warn(fmt.Sprintf("pod %s has no address in these files; ipBlocks are judged by one that was made up", e.name))
+// worldOf is what decides about flows between these addresses: of the pods only those that
+// may own one, and of the policies those of their namespaces.
+func (c *cluster) worldOf(addrs map[netip.Addr]bool) evaluate.Cluster {
+	w := evaluate.Cluster{Namespaces: c.objects.Namespaces, Nodes: c.nodes()}
+	namespaces := map[string]bool{}
+	for _, p := range c.objects.Pods {
+		if slices.ContainsFunc(podAddrs(p), func(a netip.Addr) bool { return addrs[a] }) {
+			w.Pods, namespaces[p.Namespace] = append(w.Pods, p), true
 		}
 	}
-	return a, nil
+	for _, p := range c.objects.Policies {
+		if namespaces[p.Namespace] {
+			w.Policies = append(w.Policies, p)
+		}
+	}
+	return w
 }
 
 // hasBlocks reports whether a policy asks for addresses.
@@ -241,43 +238,4 @@ func (c *cluster) hasBlocks() bool {
 		}
 	}
 	return false
-}
-
-// addr returns the end's first address of a family.
-func (e end) addr(family string) (netip.Addr, bool) {
-	for _, a := range e.addrs {
-		if a.Is4() == (family == "IPv4") {
-			return a, true
-		}
-	}
-	return netip.Addr{}, false
-}
-
-// doubt warns where an address is not the named pod's to use.
-func (a *answer) doubt(e end, owner string, addr netip.Addr) {
-	switch {
-	case e.pod == nil || owner == e.name:
-	case e.pod.Spec.HostNetwork:
-		a.warn(fmt.Sprintf("pod %s uses its node's network: no policy selects it, and only ipBlocks match it", e.name))
-	case owner == "":
-		a.warn(fmt.Sprintf("pod %s has ended and owns %s no longer", e.name, addr))
-	default:
-		a.warn(fmt.Sprintf("%s belongs to pod %s now, not to %s", addr, owner, e.name))
-	}
-}
-
-func (a *answer) warn(text string) {
-	if !slices.Contains(a.Warnings, text) {
-		a.Warnings = append(a.Warnings, text)
-	}
-}
-
-// agree reports whether every family has the same verdicts for the same reasons.
-func (a answer) agree() bool {
-	for _, f := range a.Flows[1:] {
-		if !reflect.DeepEqual(f.Egress, a.Flows[0].Egress) || !reflect.DeepEqual(f.Ingress, a.Flows[0].Ingress) {
-			return false
-		}
-	}
-	return true
 }
