@@ -23,23 +23,33 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // TestChartIsManifests compares object by object. The only difference that is allowed is
-// the order of containers and volumes, where Kustomize puts those of a component first.
-// The label and the annotations that Helm puts on what it installs are not in templates.
+// the order of containers, volumes and variables, where Kustomize puts those of a component
+// first. The label and the annotations that Helm puts on what it installs are not in
+// templates.
 func TestChartIsManifests(t *testing.T) {
-	for name, c := range map[string]struct{ dir, values string }{
-		"default":    {manifests, ""},
-		"CNI plugin": {withPlugin(t), "cni: {enabled: true}"},
+	for _, c := range []struct {
+		components, values string
+		objects            int
+	}{
+		{"", "", 5},
+		{"cni", "cni: {enabled: true}", 5},
+		{"metrics", "metrics: {enabled: true}", 5},
+		{"operator", "operatorRole: {enabled: true}", 6},
+		{"grafana", "metrics: {dashboard: {enabled: true}}", 6},
+		{"cni, metrics", "{cni: {enabled: true}, metrics: {enabled: true}}", 5},
+		{"metrics, cni, prometheus, grafana, operator", "{cni: {enabled: true}, operatorRole: {enabled: true}, " +
+			"metrics: {enabled: true, podMonitor: {enabled: true}, rules: {enabled: true}, dashboard: {enabled: true}}}", 9},
 	} {
-		want := decode(t, kustomizeBuild(t, c.dir))
+		want := decode(t, kustomizeBuild(t, withComponents(t, c.components)))
 		rendered, _, err := helmTemplate([]byte(c.values))
-		require.NoError(t, err, name)
+		require.NoError(t, err, c.components)
 		got := decode(t, rendered)
-		require.Equal(t, slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(got)), name)
-		require.Len(t, want, 5)
+		require.Equal(t, slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(got)), c.components)
+		require.Len(t, want, c.objects)
 		inOrder(object[*appsv1.DaemonSet](t, want))
 		inOrder(object[*appsv1.DaemonSet](t, got))
 		for key := range want {
-			require.Equal(t, text(t, want[key]), text(t, got[key]), "%s: %s", name, key)
+			require.Equal(t, text(t, want[key]), text(t, got[key]), "%s: %s", c.components, key)
 		}
 	}
 }
@@ -55,20 +65,30 @@ func text(t *testing.T, object runtime.Object) string {
 func inOrder(d *appsv1.DaemonSet) {
 	pod := &d.Spec.Template.Spec
 	slices.SortFunc(pod.Containers, func(a, b corev1.Container) int { return cmp.Compare(a.Name, b.Name) })
+	for i := range pod.Containers {
+		slices.SortFunc(pod.Containers[i].Env, func(a, b corev1.EnvVar) int { return cmp.Compare(a.Name, b.Name) })
+	}
 	slices.SortFunc(pod.Volumes, func(a, b corev1.Volume) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-// values are the values files of testdata by the name of what they are about.
+// values are the values files of testdata by the name of what they are about. Those in
+// testdata/crds give objects that a cluster does not know by itself.
 func values(t *testing.T) map[string][]byte {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.values.yaml")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
+	crds, err := filepath.Glob("testdata/crds/*.values.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, crds)
+	files = append(files, crds...)
 	out := map[string][]byte{}
 	for _, f := range files {
 		text, err := os.ReadFile(f)
 		require.NoError(t, err)
-		out[strings.TrimSuffix(filepath.Base(f), ".values.yaml")] = text
+		name, err := filepath.Rel("testdata", strings.TrimSuffix(f, ".values.yaml"))
+		require.NoError(t, err)
+		out[name] = text
 	}
 	return out
 }
@@ -91,6 +111,7 @@ func TestGoldens(t *testing.T) {
 // TestObjectsFit checks for all values that the objects name each other as they should,
 // and that none asks for more than it has a reason for.
 func TestObjectsFit(t *testing.T) {
+	var plain []rbacv1.PolicyRule
 	for name, given := range values(t) {
 		text, _, err := helmTemplate(given)
 		require.NoError(t, err)
@@ -104,11 +125,22 @@ func TestObjectsFit(t *testing.T) {
 		}
 		require.Equal(t, account.Name, daemon.Spec.Template.Spec.ServiceAccountName, name)
 		require.Equal(t, []rbacv1.Subject{{Kind: "ServiceAccount", Name: account.Name, Namespace: account.Namespace}}, binding.Subjects, name)
-		require.Equal(t, object[*rbacv1.ClusterRole](t, objects).Name, binding.RoleRef.Name, name)
+		role := object[*rbacv1.ClusterRole](t, objects)
+		require.Equal(t, role.Name, binding.RoleRef.Name, name)
+		if plain == nil {
+			plain = role.Rules
+		}
+		require.Equal(t, plain, role.Rules, "%s: no value gives the agent more rights", name)
 		for _, c := range daemon.Spec.Template.Spec.Containers {
 			require.True(t, *c.SecurityContext.ReadOnlyRootFilesystem, name)
 			privileged := c.SecurityContext.Privileged != nil && *c.SecurityContext.Privileged
 			require.Equal(t, slices.Contains(c.Args, "--manage-sysctls"), privileged, name)
+			require.Equal(t, slices.ContainsFunc(c.Args, func(a string) bool { return strings.HasPrefix(a, "--metrics-bind-address=") }), len(c.Ports) == 1, name)
+			for _, a := range c.Args {
+				for _, used := range regexp.MustCompile(`\$\((\w+)\)`).FindAllStringSubmatch(a, -1) {
+					require.True(t, slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == used[1] }), "%s: %s", name, a)
+				}
+			}
 		}
 	}
 }
@@ -130,11 +162,7 @@ func object[T runtime.Object](t *testing.T, objects map[string]runtime.Object) (
 // TestFlags gives the real command the arguments of every container, for all values.
 // With --help it parses them and does nothing.
 func TestFlags(t *testing.T) {
-	command := filepath.Join(t.TempDir(), "portcullis")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", command, "./cmd/portcullis")
-	build.Dir = "../.."
-	text, err := build.CombinedOutput()
-	require.NoError(t, err, string(text))
+	command := command(t)
 	for _, args := range [][]string{{"agent", "--node-name=a", "--no-such-flag"}, {"agent", "--node-name=a", "--deny=never"}} {
 		require.Error(t, exec.CommandContext(t.Context(), command, append(args, "--help")...).Run(), "the command takes anything")
 	}
@@ -171,9 +199,28 @@ func TestValuesRefused(t *testing.T) {
 		"relative directory":     "cni: {binDir: opt}",
 		"digest":                 "image: {digest: latest}",
 		"port":                   "agent: {healthzPort: 0}",
+		"denied packets":         "agent: {deniedPackets: 'no'}",
+		"host and port":          "metrics: {bindAddress: '10.0.0.1:10248'}",
+		"a name as address":      "metrics: {bindAddress: localhost}",
+		"scraped never":          "metrics: {podMonitor: {interval: 0s}}",
+		"nobody":                 "operatorRole: {subjects: [{kind: Group}]}",
+		"not a subject":          "operatorRole: {subjects: [{kind: Pod, name: a}]}",
 	} {
 		_, _, err := helmTemplate([]byte(given))
 		require.ErrorContains(t, err, "don't meet the specifications of the schema", name)
+	}
+}
+
+// TestValuesThatDoNotFit refuses what is right by itself.
+func TestValuesThatDoNotFit(t *testing.T) {
+	for given, reason := range map[string]string{
+		"metrics: {enabled: true, port: 10247}":                                         "same port",
+		"metrics: {podMonitor: {enabled: true}}":                                        "metrics.enabled",
+		"metrics: {enabled: true, bindAddress: 127.0.0.1, podMonitor: {enabled: true}}": "cannot scrape",
+		"metrics: {enabled: true, bindAddress: '::1', podMonitor: {enabled: true}}":     "cannot scrape",
+	} {
+		_, _, err := helmTemplate([]byte(given))
+		require.ErrorContains(t, err, reason, given)
 	}
 }
 
@@ -184,8 +231,10 @@ func TestNotes(t *testing.T) {
 	require.Contains(t, plain, "kubectl --namespace portcullis rollout status daemonset/portcullis")
 	require.NotContains(t, plain, "privileged")
 	require.NotContains(t, plain, "CNI plugin")
-	_, notes, err := helmTemplate([]byte("cni: {enabled: true}\nagent: {manageSysctls: true}\nnamespace: {name: other}"))
+	require.NotContains(t, plain, "Metrics")
+	_, notes, err := helmTemplate([]byte("cni: {enabled: true}\nagent: {manageSysctls: true}\nnamespace: {name: other}\nmetrics: {enabled: true}"))
 	require.NoError(t, err)
+	require.Contains(t, notes, "port 10248 of each node's address")
 	require.Contains(t, notes, "--namespace other")
 	require.Contains(t, notes, "privileged")
 	require.Contains(t, notes, "install-cni --remove")
@@ -227,7 +276,8 @@ func TestValuesDocumented(t *testing.T) {
 }
 
 // whole are the values that are documented as what Kubernetes calls them.
-var whole = []string{"nodeSelector", "tolerations", "resources", "cni.resources"}
+var whole = []string{"nodeSelector", "tolerations", "resources", "cni.resources",
+	"metrics.podMonitor.labels", "metrics.rules.labels", "metrics.dashboard.labels", "metrics.dashboard.annotations"}
 
 // leaves are the paths of all values, as --set takes them.
 func leaves(prefix string, values map[string]any) (out []string) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"github.com/stretchr/testify/require"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
@@ -19,6 +20,7 @@ import (
 	"helm.sh/helm/v3/pkg/releaseutil"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/kustomize/api/krusty"
@@ -79,27 +81,33 @@ func kustomizeBuild(t *testing.T, dir string) string {
 	return string(text)
 }
 
-// withPlugin is a copy of the manifests in which the line that adds the CNI plugin is no
-// longer a comment.
-func withPlugin(t *testing.T) string {
+// withComponents is a copy of the manifests in which a line that is a comment there adds
+// components.
+func withComponents(t *testing.T, names string) string {
 	t.Helper()
 	dir := t.TempDir()
-	files, err := filepath.Glob(filepath.Join(manifests, "*.yaml"))
+	require.NoError(t, os.CopyFS(dir, os.DirFS(manifests)))
+	file := filepath.Join(dir, "kustomization.yaml")
+	text, err := os.ReadFile(file)
 	require.NoError(t, err)
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		require.NoError(t, err)
-		text = bytes.ReplaceAll(text, []byte("\n# components: [cni]"), []byte("\ncomponents: [cni]"))
-		require.NoError(t, os.WriteFile(filepath.Join(dir, filepath.Base(f)), text, 0o644))
-	}
-	require.NoError(t, os.CopyFS(filepath.Join(dir, "cni"), os.DirFS(filepath.Join(manifests, "cni"))))
+	require.Contains(t, string(text), "\n# components: [cni]")
+	text = bytes.ReplaceAll(text, []byte("\n# components: [cni]"), []byte("\ncomponents: ["+names+"]"))
+	require.NoError(t, os.WriteFile(file, text, 0o644))
 	return dir
+}
+
+// types are those of Kubernetes and of the Prometheus Operator.
+func types() *runtime.Scheme {
+	s := runtime.NewScheme()
+	utilruntime.Must(scheme.AddToScheme(s))
+	utilruntime.Must(monitoringv1.AddToScheme(s))
+	return s
 }
 
 // decode decodes every object strictly and returns it by its kind and name.
 func decode(t *testing.T, text string) map[string]runtime.Object {
 	t.Helper()
-	strict := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+	strict := serializer.NewCodecFactory(types(), serializer.EnableStrict).UniversalDeserializer()
 	out := map[string]runtime.Object{}
 	for documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader([]byte(text)))); ; {
 		document, err := documents.Read()

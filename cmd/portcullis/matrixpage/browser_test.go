@@ -4,7 +4,7 @@
 //
 //	go test -tags browser ./cmd/portcullis/matrixpage
 //
-// With PORTCULLIS_SCREENSHOTS=DIR it leaves pictures there.
+// With PORTCULLIS_SCREENSHOTS=DIR it leaves pictures there. -update takes the one of the README anew.
 package matrixpage
 
 import (

@@ -154,8 +154,14 @@ func (b *browser) open(p Page, hash string) {
 	b.t.Helper()
 	var html strings.Builder
 	require.NoError(b.t, Write(&html, p))
+	b.openText(html.String(), hash)
+}
+
+// openText shows the text of a page from a file.
+func (b *browser) openText(html, hash string) {
+	b.t.Helper()
 	file := filepath.Join(b.t.TempDir(), "page.html")
-	require.NoError(b.t, os.WriteFile(file, []byte(html.String()), 0o600))
+	require.NoError(b.t, os.WriteFile(file, []byte(html), 0o600))
 	b.mu.Lock()
 	b.requests, b.trouble = nil, nil
 	b.mu.Unlock()
@@ -196,16 +202,20 @@ func (b *browser) clean() {
 	require.True(b.t, strings.HasPrefix(b.requests[0], "file:///"), b.requests[0])
 }
 
-// screenshot writes a picture to $PORTCULLIS_SCREENSHOTS, if that is set.
-func (b *browser) screenshot(name string) {
+// capture takes a picture of what is in the window, as a PNG.
+func (b *browser) capture() []byte {
 	b.t.Helper()
-	dir := os.Getenv("PORTCULLIS_SCREENSHOTS")
-	if dir == "" {
-		return
-	}
 	var shot struct{ Data string }
 	b.into(&shot, "Page.captureScreenshot", map[string]any{"format": "png"})
 	data, err := base64.StdEncoding.DecodeString(shot.Data)
 	require.NoError(b.t, err)
-	require.NoError(b.t, os.WriteFile(filepath.Join(dir, name+".png"), data, 0o600))
+	return data
+}
+
+// screenshot writes a picture to $PORTCULLIS_SCREENSHOTS, if that is set.
+func (b *browser) screenshot(name string) {
+	b.t.Helper()
+	if dir := os.Getenv("PORTCULLIS_SCREENSHOTS"); dir != "" {
+		require.NoError(b.t, os.WriteFile(filepath.Join(dir, name+".png"), b.capture(), 0o600))
+	}
 }
