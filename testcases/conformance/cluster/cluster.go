@@ -45,7 +45,8 @@ type Config struct {
 	// Programs.
 	Kube, Agnhost, Portcullis string
 
-	Manifests string // folder with the agent's RBAC
+	Manifests string // folder with what installs the agent
+	DNS       bool   // whether pods find Services by their names
 	Dir       string // where the logs go, and until the end all other files
 	Logger    *slog.Logger
 }
@@ -98,13 +99,17 @@ func (c *Cluster) start(ctx context.Context) error {
 	}
 	var err error
 	c.nodes, err = node.Start(ctx, node.Config{
-		Lab: c.lab, Starter: c.Starter, Client: c.Client, IPv6First: c.IPv6First, Agnhost: c.Agnhost,
-		CertFile: c.path("server.crt"), KeyFile: c.path("server.key"), Logger: c.Logger,
+		Lab: c.lab, Client: c.Client, IPv6First: c.IPv6First, Agnhost: c.Agnhost, Portcullis: c.Portcullis,
+		CertFile: c.path("server.crt"), KeyFile: c.path("server.key"), StateDir: c.path("nodes"), LogDir: c.Dir,
+		ServiceHost: c.serviceAddrs(1)[0].String(), DNS: c.nameServers(), Logger: c.Logger,
 	})
 	if err != nil {
 		return err
 	}
-	return c.startProxies(ctx)
+	if err := c.startProxies(ctx); err != nil || !c.DNS {
+		return err
+	}
+	return c.serveNames(ctx)
 }
 
 // Stop ends all programs, lets go of the network and leaves only the logs.

@@ -35,7 +35,7 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		// CIDRs of which nobody can be sure what they mean.
 		"--feature-gates=StrictIPCIDRValidation=false",
 		"--kubelet-preferred-address-types=InternalIP", "--kubelet-certificate-authority="+c.path("server.crt"),
-		// Pods have no tokens here; and nobody would take the taint of a new
+		// Pods that name no service account have none here; and nobody would take the taint of a new
 		// node away, which the node lifecycle controller does.
 		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
 		"--allow-privileged")
@@ -56,5 +56,6 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		"--bind-address=127.0.0.1", "--cert-dir="+c.path("controller-manager"),
 		"--root-ca-file="+c.path("server.crt"),
 		"--kube-api-qps=500", "--kube-api-burst=500",
-		"--controllers=endpointslice-controller,job-controller,namespace-controller,root-ca-certificate-publisher-controller,serviceaccount-controller")
+		"--controllers=daemonset-controller,deployment-controller,endpointslice-controller,job-controller,namespace-controller,"+
+			"replicaset-controller,root-ca-certificate-publisher-controller,serviceaccount-controller")
 }

@@ -29,6 +29,7 @@ func (c *Cluster) writeCredentials() error {
 		addrs[0], addrs[1] = addrs[1], addrs[0]
 	}
 	c.address = netip.AddrPortFrom(addrs[0], 6443).String()
+	addrs = append(addrs, serviceAddr(serviceNet4, 1), serviceAddr(serviceNet6, 1))
 	for _, n := range c.lab.Nodes() {
 		addrs = append(addrs, c.lab.NodeAddrs(n)...)
 	}
@@ -77,6 +78,15 @@ func (c *Cluster) writeKubeconfig(name, token string) (string, error) {
 // serverHost is the address of the API server.
 func (c *Cluster) serverHost() string {
 	return netip.MustParseAddrPort(c.address).Addr().String()
+}
+
+// serviceAddr returns an address of a network of Services by its number. The first one is
+// the API server's.
+func serviceAddr(network string, number byte) netip.Addr {
+	b := netip.MustParsePrefix(network).Addr().AsSlice()
+	b[len(b)-1] = number
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }
 
 // families joins a value per family, that of the primary family first.

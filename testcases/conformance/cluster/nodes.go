@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -20,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 
+	"github.com/portcullis-netpol/portcullis/testcases/conformance/container"
 	"github.com/portcullis-netpol/portcullis/testcases/conformance/process"
 )
 
@@ -114,14 +114,9 @@ func (c *Cluster) agentCapabilities() ([]int, error) {
 		has.AllowPrivilegeEscalation == nil || *has.AllowPrivilegeEscalation {
 		return nil, errors.New("daemonset.yaml: the agent does not drop all capabilities, or may gain new ones")
 	}
-	known := map[corev1.Capability]int{"NET_ADMIN": unix.CAP_NET_ADMIN}
-	var out []int
-	for _, name := range has.Capabilities.Add {
-		number, ok := known[name]
-		if !ok {
-			return nil, fmt.Errorf("daemonset.yaml: capability %s is not known here", name)
-		}
-		out = append(out, number)
+	out, err := container.Capabilities(has)
+	if err != nil {
+		return nil, fmt.Errorf("daemonset.yaml: %w", err)
 	}
 	return out, nil
 }

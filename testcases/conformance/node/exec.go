@@ -9,7 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"slices"
+	"os"
 	"strconv"
 	"time"
 
@@ -20,15 +20,16 @@ import (
 // execPort is where a kubelet listens.
 const execPort = 10250
 
-// serveExec answers the API server's exec requests on every address of a node,
+// serve answers the API server's requests to a kubelet, for exec and logs, on every address of a node,
 // until the context ends.
-func (n *Nodes) serveExec(ctx context.Context, node string) error {
+func (n *Nodes) serve(ctx context.Context, node string) error {
 	cert, err := tls.LoadX509KeyPair(n.CertFile, n.KeyFile)
 	if err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/exec/{namespace}/{pod}/{container}", n.handleExec)
+	mux.HandleFunc("/containerLogs/{namespace}/{pod}/{container}", n.handleLogs)
 	server := &http.Server{
 		Handler:   mux,
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}},
@@ -47,7 +48,7 @@ func (n *Nodes) serveExec(ctx context.Context, node string) error {
 		}
 		go func() {
 			if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-				n.Logger.Error("exec endpoint ended", "node", node, "err", err)
+				n.Logger.Error("kubelet endpoint ended", "node", node, "err", err)
 			}
 		}()
 	}
@@ -66,6 +67,19 @@ func (n *Nodes) handleExec(w http.ResponseWriter, r *http.Request) {
 		time.Hour, remotecommand.DefaultStreamCreationTimeout, remotecommand.SupportedStreamingProtocols)
 }
 
+// handleLogs answers with all that a container has written so far, whatever part was asked
+// for.
+func (n *Nodes) handleLogs(w http.ResponseWriter, r *http.Request) {
+	pod := r.PathValue("namespace") + "/" + r.PathValue("pod")
+	file, err := os.Open(n.logFile(pod, r.PathValue("container")))
+	if err != nil {
+		http.Error(w, "only the logs of agents are kept here", http.StatusNotFound)
+		return
+	}
+	defer file.Close()
+	_, _ = io.Copy(w, file)
+}
+
 // executor runs commands in the pods of Nodes.
 type executor struct{ nodes *Nodes }
 
@@ -76,13 +90,6 @@ func (e executor) ExecInContainer(ctx context.Context, pod string, _ string, nam
 	if box == nil {
 		return fmt.Errorf("pod %s does not run here", pod)
 	}
-	box.mu.Lock()
-	i := slices.IndexFunc(box.containers, func(c container) bool { return c.spec.Name == name })
-	running := i >= 0 && box.containers[i].process != nil
-	box.mu.Unlock()
-	if !running {
-		return fmt.Errorf("pod %s has no running container %s", pod, name)
-	}
 	s := streams{in: in}
 	if out != nil {
 		s.out = out
@@ -90,7 +97,7 @@ func (e executor) ExecInContainer(ctx context.Context, pod string, _ string, nam
 	if errOut != nil {
 		s.err = errOut
 	}
-	code, err := e.nodes.runIn(ctx, box, command, box.containers[i].spec.Env, s)
+	code, err := e.nodes.runIn(ctx, box, name, command, s)
 	if err != nil {
 		return err
 	}

@@ -20,9 +20,11 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
-	"github.com/portcullis-netpol/portcullis/testcases/conformance/process"
 	"github.com/portcullis-netpol/portcullis/testcases/lab"
 )
+
+// ClusterDomain ends the full names of Services.
+const ClusterDomain = "cluster.local"
 
 // workers is how many pods are worked on at once.
 const workers = 4
@@ -30,10 +32,17 @@ const workers = 4
 // Config says what the nodes are made of.
 type Config struct {
 	Lab       *lab.Lab
-	Starter   *process.Starter
 	Client    kubernetes.Interface
-	IPv6First bool   // whether IPv6 is the primary family of the cluster
-	Agnhost   string // path of the agnhost program
+	IPv6First bool // whether IPv6 is the primary family of the cluster
+
+	// Programs. An image is agnhost, whatever it is called, unless it is called portcullis.
+	Agnhost, Portcullis string
+
+	StateDir string // a folder for hostPaths and the like
+	LogDir   string // a folder for what agents write
+
+	ServiceHost string       // cluster address of the API server
+	DNS         []netip.Addr // name servers of the pods; none: they look no names up
 
 	// Certificate and key of the nodes' TLS servers, as files.
 	CertFile, KeyFile string
@@ -53,7 +62,7 @@ type Nodes struct {
 	bound     int                 // pods bound so far
 }
 
-// Start registers the nodes and serves their exec endpoints. The pods are
+// Start registers the nodes and answers for their kubelets. The pods are
 // looked after until the context ends.
 func Start(ctx context.Context, cfg Config) (*Nodes, error) {
 	n := &Nodes{
@@ -63,7 +72,7 @@ func Start(ctx context.Context, cfg Config) (*Nodes, error) {
 		next:      map[string]int{},
 	}
 	for _, name := range cfg.Lab.Nodes() {
-		if err := n.serveExec(ctx, name); err != nil {
+		if err := n.serve(ctx, name); err != nil {
 			return nil, fmt.Errorf("node %s: %w", name, err)
 		}
 		if _, err := cfg.Client.CoreV1().Nodes().Create(ctx, n.object(name), metav1.CreateOptions{}); err != nil {

@@ -8,8 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
 // sync brings one pod to where its object says it should be.
@@ -44,7 +44,7 @@ func (n *Nodes) sync(ctx context.Context, key string) error {
 		}
 		return nil
 	case box == nil:
-		if box, err = n.create(key, pod); err != nil {
+		if box, err = n.create(ctx, key, pod); err != nil {
 			return err
 		}
 	}
@@ -73,17 +73,22 @@ func (n *Nodes) terminate(ctx context.Context, key string, box *sandbox, pod *co
 	return err
 }
 
-// bind gives a pod a node: in turn, among those that its nodeSelector allows.
+// bind gives a pod a node: in turn, among those that its nodeSelector and its affinity to
+// nodes allow. The pods of a DaemonSet have one for a single node.
 func (n *Nodes) bind(ctx context.Context, pod *corev1.Pod) error {
 	var nodes []string
-	selector := labels.SelectorFromSet(pod.Spec.NodeSelector)
+	required := nodeaffinity.GetRequiredNodeAffinity(pod)
 	for _, name := range n.Lab.Nodes() {
-		if selector.Matches(labels.Set(n.object(name).Labels)) {
+		ok, err := required.Match(n.object(name))
+		if err != nil {
+			return err
+		}
+		if ok {
 			nodes = append(nodes, name)
 		}
 	}
 	if len(nodes) == 0 {
-		return fmt.Errorf("no node for nodeSelector %v", pod.Spec.NodeSelector)
+		return fmt.Errorf("no node for nodeSelector %v and affinity %v", pod.Spec.NodeSelector, pod.Spec.Affinity)
 	}
 	n.mu.Lock()
 	node := nodes[n.bound%len(nodes)]

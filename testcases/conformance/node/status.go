@@ -38,7 +38,7 @@ func (n *Nodes) status(pod *corev1.Pod, box *sandbox) corev1.PodStatus {
 	}
 	s.HostIP, s.PodIP = s.HostIPs[0].IP, s.PodIPs[0].IP
 	box.mu.Lock()
-	for _, c := range box.containers {
+	for _, c := range box.programs {
 		s.ContainerStatuses = append(s.ContainerStatuses, c.status())
 	}
 	box.mu.Unlock()
@@ -68,11 +68,11 @@ func setCondition(s *corev1.PodStatus, t corev1.PodConditionType, to corev1.Cond
 	}
 }
 
-func (c container) status() corev1.ContainerStatus {
+func (c program) status() corev1.ContainerStatus {
 	running := c.process != nil
 	s := corev1.ContainerStatus{
-		Name: c.spec.Name, Image: c.spec.Image, ImageID: "agnhost", ContainerID: "process://" + c.spec.Name,
-		Ready: running, Started: &running, RestartCount: c.restarts,
+		Name: c.spec.Name, Image: c.spec.Image, ImageID: c.image.name, ContainerID: "process://" + c.spec.Name,
+		Ready: running && c.ready, Started: &running, RestartCount: c.restarts,
 	}
 	switch {
 	case running:

@@ -25,21 +25,24 @@ import (
 // cannot be shared with the rest of the program.
 type Starter struct {
 	requests chan func()
+	closed   chan struct{}
 }
 
 // NewStarter returns a Starter, which lives as long as the program.
-func NewStarter() (*Starter, error) { return newStarter(func() error { return nil }) }
+func NewStarter() (*Starter, error) { return NewPreparedStarter(func() error { return nil }) }
 
 // NewConfinedStarter returns a Starter for programs that have of all capabilities only
 // these (unix.CAP_...) and can gain no others, which is how a container runtime starts a
 // container of root that drops all others and does not allow privilege escalation.
 func NewConfinedStarter(capabilities ...int) (*Starter, error) {
-	return newStarter(func() error { return confine(capabilities) })
+	return NewPreparedStarter(func() error { return errors.Join(KeepCapabilities(capabilities), ForbidNewPrivileges()) })
 }
 
-// newStarter starts the thread and lets it prepare itself.
-func newStarter(prepare func() error) (*Starter, error) {
-	s := &Starter{requests: make(chan func())}
+// NewPreparedStarter returns a Starter whose thread has called a function first. What that
+// changes about the thread, every program is started with: its mount namespace (which it
+// must not share with the rest of the program), or what it may do.
+func NewPreparedStarter(prepare func() error) (*Starter, error) {
+	s := &Starter{requests: make(chan func()), closed: make(chan struct{})}
 	failed := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlock
@@ -51,8 +54,14 @@ func newStarter(prepare func() error) (*Starter, error) {
 		if err != nil {
 			return
 		}
-		for f := range s.requests {
-			f()
+		defer home.Close()
+		for {
+			select {
+			case f := <-s.requests:
+				f()
+			case <-s.closed:
+				return
+			}
 			// A thread that cannot go back starts the next program in the
 			// wrong place unless that program names its own.
 			if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
@@ -63,9 +72,14 @@ func newStarter(prepare func() error) (*Starter, error) {
 	return s, <-failed
 }
 
-// confine takes away from the programs that this thread will start what they would get
-// by being root. The thread itself keeps it: it has to enter network namespaces.
-func confine(keep []int) error {
+// Close ends the thread and with it the programs that it has started and that still run.
+// It must not be called twice.
+func (s *Starter) Close() { close(s.closed) }
+
+// KeepCapabilities takes away from the programs that this thread will start all
+// capabilities that they would get by being root, but these. The thread itself keeps
+// them: it has to enter network namespaces.
+func KeepCapabilities(keep []int) error {
 	last, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
 	if err != nil {
 		return err
@@ -82,6 +96,12 @@ func confine(keep []int) error {
 			return fmt.Errorf("drop capability %d: %w", c, err)
 		}
 	}
+	return nil
+}
+
+// ForbidNewPrivileges sees to it that the programs that this thread will start can gain
+// no capability.
+func ForbidNewPrivileges() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("forbid new privileges: %w", err)
 	}
@@ -94,6 +114,8 @@ type Spec struct {
 	Path  string   // of the program
 	Args  []string // without the program's name
 	Env   []string // nil: this program's own
+	Dir   string   // where it starts; empty: where this program is
+	Root  string   // its root folder, in which Path and Dir are looked for; empty: this program's own
 	NetNS int      // descriptor of the network namespace; 0: this program's own
 
 	Stdin          io.Reader
@@ -112,12 +134,12 @@ type Process struct {
 // an interrupt at the terminal reaches only this program.
 func (s *Starter) Start(spec Spec) (*Process, error) {
 	cmd := exec.Command(spec.Path, spec.Args...)
-	cmd.Env = spec.Env
+	cmd.Env, cmd.Dir = spec.Env, spec.Dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = spec.Stdin, spec.Stdout, spec.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Chroot: spec.Root}
 	cmd.WaitDelay = 5 * time.Second // for output, once the program has ended
-	started := make(chan error)
-	s.requests <- func() {
+	started := make(chan error, 1)
+	request := func() {
 		if spec.NetNS != 0 {
 			if err := unix.Setns(spec.NetNS, unix.CLONE_NEWNET); err != nil {
 				started <- fmt.Errorf("enter network namespace: %w", err)
@@ -125,6 +147,11 @@ func (s *Starter) Start(spec Spec) (*Process, error) {
 			}
 		}
 		started <- cmd.Start()
+	}
+	select {
+	case s.requests <- request:
+	case <-s.closed:
+		started <- errors.New("its starter is closed")
 	}
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Name, err)

@@ -131,3 +131,24 @@ func TestConfined(t *testing.T) {
 		}
 	}
 }
+
+// TestClose: a Starter takes its programs along, and starts no more.
+func TestClose(t *testing.T) {
+	s, err := NewStarter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.Start(Spec{Name: "sleep", Path: "sleep", Args: []string{"300"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	select {
+	case <-p.Done():
+	case <-time.After(10 * time.Second):
+		t.Error("its program lives on")
+	}
+	if _, err := s.Start(Spec{Name: "true", Path: "true"}); err == nil {
+		t.Error("it starts programs")
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -18,12 +19,12 @@ type binaries struct {
 
 func (b binaries) path(name string) string { return filepath.Join(b.dir, name) }
 
-// build builds the programs, which the go command finds to be up to date when
-// nothing has changed: all of them, or only the suite, which is enough for a
-// cluster that is there already. It works in the module that the current folder
-// is in. Where binariesVariable says that all is built, neither Go nor the sources
-// are needed, but for the manifests.
-func build(ctx context.Context, all bool) (binaries, error) {
+// build builds the programs, which the go command finds to be up to date when nothing has
+// changed: those of a cluster, unless there is one already, and those of the suite, unless
+// it is not to run. It works in the module that the current folder is in. Where
+// binariesVariable says that all is built, neither Go nor the sources are needed, but for
+// the manifests.
+func build(ctx context.Context, cluster, suite bool) (binaries, error) {
 	if dir := os.Getenv(binariesVariable); dir != "" {
 		return binaries{dir: dir, root: filepath.Dir(filepath.Dir(dir))}, nil
 	}
@@ -43,18 +44,27 @@ func build(ctx context.Context, all bool) (binaries, error) {
 	type target struct {
 		in   string
 		args []string
+		env  []string
 	}
-	programs := []string{"build", "-ldflags=-s -w", "-o", b.dir + "/", "github.com/onsi/ginkgo/v2/ginkgo"}
-	targets := []target{{module, []string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", b.path("suite.test"), "./suite"}}}
-	if all {
-		programs = append(programs, "./cmd/agnhost", "./cmd/kube")
-		targets = append(targets, target{b.root, []string{"build", "-o", b.dir + "/", "./cmd/portcullis"}})
+	programs := []string{"build", "-ldflags=-s -w", "-o", b.dir + "/"}
+	var targets []target
+	if suite {
+		programs = append(programs, "github.com/onsi/ginkgo/v2/ginkgo")
+		targets = append(targets, target{module, []string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", b.path("suite.test"), "./suite"}, nil})
 	}
-	targets = append(targets, target{module, programs})
+	if cluster {
+		programs = append(programs, "./cmd/kube")
+		// Containers have nothing but their program, so it has to be static.
+		static := []string{"CGO_ENABLED=0"}
+		targets = append(targets,
+			target{b.root, []string{"build", "-o", b.dir + "/", "./cmd/portcullis"}, static},
+			target{module, []string{"build", "-ldflags=-s -w", "-o", b.dir + "/", "./cmd/agnhost"}, static})
+	}
+	targets = append(targets, target{module, programs, nil})
 	for _, c := range targets {
 		cmd := exec.CommandContext(ctx, "go", c.args...)
 		cmd.Dir = c.in
-		cmd.Env = append(cmd.Environ(), goCompiles...)
+		cmd.Env = slices.Concat(cmd.Environ(), goCompiles, c.env)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
 			return b, fmt.Errorf("go %s: %w", strings.Join(c.args, " "), errors.Join(err, ctx.Err()))

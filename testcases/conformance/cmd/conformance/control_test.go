@@ -61,6 +61,7 @@ func TestComplete(t *testing.T) {
 		{"SCTP here", suite{}, []reportCase{passed, sctp}, false},
 		{"one left out", suite{noSCTP: true}, []reportCase{passed, {Name: "b", Status: "skipped"}}, false},
 		{"chosen", suite{focus: "a"}, []reportCase{passed, {Name: "b", Status: "skipped"}}, true},
+		{"chosen and failed", suite{focus: "a"}, []reportCase{{Name: "a", Status: "failed"}, {Name: "b", Status: "skipped"}}, true},
 		{"nothing matches", suite{focus: "x"}, []reportCase{sctp}, false},
 	} {
 		if err := c.suite.complete(&report{Cases: c.cases}); (err == nil) != c.ok {

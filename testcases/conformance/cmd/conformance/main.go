@@ -47,6 +47,7 @@ type options struct {
 	artifacts  string
 	procs      int
 	buildOnly  bool
+	quickStart string
 }
 
 func main() {
@@ -87,6 +88,7 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.artifacts, "artifacts", "", "keep all logs in this `folder`; without it they are kept, in a temporary one, only if something fails")
 	flags.IntVar(&o.procs, "procs", 4, "how many specs run at once; they wait most of the time")
 	flags.BoolVar(&o.buildOnly, "build-only", false, "build the programs in bin/conformance and run nothing")
+	flags.StringVar(&o.quickStart, "quick-start", "", "in a cluster without agents, run the commands of this `document`'s quick start, and compare what they print with it")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
@@ -113,6 +115,14 @@ func (o *options) validate(flags *flag.FlagSet) error {
 	if o.all && (o.kubeconfig != "" || o.junit != "") {
 		errs = append(errs, errors.New("--all makes several clusters and reports: no --kubeconfig or --junit"))
 	}
+	if o.quickStart != "" {
+		flags.Visit(func(f *flag.Flag) {
+			switch f.Name {
+			case "deny", "all", "agent", "own", "focus", "junit", "kubeconfig", "procs", "build-only":
+				errs = append(errs, fmt.Errorf("--%s is not for the quick start", f.Name))
+			}
+		})
+	}
 	if o.kubeconfig != "" {
 		flags.Visit(func(f *flag.Flag) {
 			switch f.Name {
@@ -127,7 +137,7 @@ func (o *options) validate(flags *flag.FlagSet) error {
 func run(o *options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	b, err := build(ctx, o.kubeconfig == "")
+	b, err := build(ctx, o.kubeconfig == "", o.quickStart == "")
 	if err != nil || o.buildOnly {
 		return err
 	}

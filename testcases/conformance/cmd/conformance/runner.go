@@ -34,6 +34,9 @@ func (r *runner) run(ctx context.Context, dir string) error {
 	if r.kubeconfig != "" {
 		return r.runOn(ctx, dir, r.kubeconfig)
 	}
+	if r.quickStart != "" {
+		return r.runQuickStart(ctx, dir)
+	}
 	if !r.all {
 		return r.runCombination(ctx, dir, r.combination)
 	}
@@ -54,19 +57,12 @@ func (r *runner) run(ctx context.Context, dir string) error {
 // runCombination makes a cluster and runs the suite, or the negative control,
 // against it.
 func (r *runner) runCombination(ctx context.Context, dir string, c combination) error {
-	topology, err := lab.ParseTopology(c.topology)
+	cfg, err := r.clusterConfig(dir, c)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
 	begin := time.Now()
-	made, ctx, err := cluster.Start(ctx, cluster.Config{
-		Starter: r.starter, Topology: topology, IPv6First: c.family == "6", KubeProxy: c.proxy, Deny: c.deny,
-		Kube: r.binaries.path("kube"), Agnhost: r.binaries.path("agnhost"), Portcullis: r.binaries.path("portcullis"),
-		Manifests: filepath.Join(r.binaries.root, "manifests"), Dir: dir, Logger: r.logger,
-	})
+	made, ctx, err := cluster.Start(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("make the cluster: %w", err)
 	}
@@ -84,6 +80,19 @@ func (r *runner) runCombination(ctx context.Context, dir string, c combination) 
 	}
 	s := &suite{runner: r, cluster: made, dir: dir, kubeconfig: made.Kubeconfig, focus: r.focus, noSCTP: !hasSCTP()}
 	return explain(ctx, s.inCluster(ctx))
+}
+
+// clusterConfig is a cluster of a combination, with its logs in a folder that it makes.
+func (r *runner) clusterConfig(dir string, c combination) (cluster.Config, error) {
+	topology, err := lab.ParseTopology(c.topology)
+	if err != nil {
+		return cluster.Config{}, err
+	}
+	return cluster.Config{
+		Starter: r.starter, Topology: topology, IPv6First: c.family == "6", KubeProxy: c.proxy, Deny: c.deny,
+		Kube: r.binaries.path("kube"), Agnhost: r.binaries.path("agnhost"), Portcullis: r.binaries.path("portcullis"),
+		Manifests: filepath.Join(r.binaries.root, "manifests"), Dir: dir, Logger: r.logger,
+	}, os.MkdirAll(dir, 0o755)
 }
 
 // dryRun has the API server judge the manifests and the chart.
@@ -194,7 +203,7 @@ func (s *suite) complete(found *report) error {
 	if len(missing) > 0 {
 		return fmt.Errorf("%w: not run:\n  %s", errFailed, strings.Join(missing, "\n  "))
 	}
-	if found.count("passed") == 0 {
+	if found.count("skipped") == len(found.Cases) {
 		return fmt.Errorf("%w: no spec has run", errFailed)
 	}
 	return nil

@@ -1,11 +1,13 @@
-// Command kube is etcd, kube-apiserver, kube-controller-manager, kube-proxy and
-// a little of kubectl in one binary: the first argument says which. They share most of their code,
-// so one binary links in a fraction of the time of five.
+// Command kube is etcd, kube-apiserver, kube-controller-manager, kube-proxy and kubectl
+// in one binary: the first argument says which. They share most of their code,
+// so one binary links in a fraction of the time of five. Under the name kubectl it is
+// kubectl.
 package main
 
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
@@ -18,25 +20,28 @@ import (
 )
 
 func main() {
-	commands := map[string]func() *cobra.Command{
+	servers := map[string]func() *cobra.Command{
 		"kube-apiserver":          apiserver.NewAPIServerCommand,
 		"kube-controller-manager": controllers.NewControllerManagerCommand,
 		"kube-proxy":              proxy.NewProxyCommand,
-		"kubectl":                 kubectl,
 	}
-	if len(os.Args) > 1 && os.Args[1] == "etcd" {
-		etcdmain.Main(os.Args[1:])
-		return
+	// The upstream commands read os.Args themselves.
+	if filepath.Base(os.Args[0]) != "kubectl" {
+		os.Args = os.Args[1:]
 	}
-	var command func() *cobra.Command
-	if len(os.Args) > 1 {
-		command = commands[os.Args[1]]
+	name := ""
+	if len(os.Args) > 0 {
+		name = filepath.Base(os.Args[0])
 	}
-	if command == nil {
+	switch server := servers[name]; {
+	case server != nil:
+		os.Exit(cli.Run(server()))
+	case name == "etcd":
+		etcdmain.Main(os.Args)
+	case name == "kubectl":
+		kubectl()
+	default:
 		fmt.Fprintln(os.Stderr, "usage: kube etcd|kube-apiserver|kube-controller-manager|kube-proxy|kubectl [flags]")
 		os.Exit(2)
 	}
-	// The upstream commands read os.Args themselves.
-	os.Args = os.Args[1:]
-	os.Exit(cli.Run(command()))
 }
