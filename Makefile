@@ -41,9 +41,13 @@ conformance: $(if $(CLUSTER),conformance-build,conformance-control) ## Run the u
 conformance-all: conformance-control ## Run it in five clusters, in which each pair of topology, family, kube-proxy mode and deny mode occurs.
 	cd testcases/conformance && $(RUN_CONFORMANCE) --all $(CONFORMANCE)
 
+.PHONY: quick-start
+quick-start: conformance-build ## Do what the README's quick start says, as it is written, and compare what it prints.
+	cd testcases/conformance && $(RUN_CONFORMANCE) --quick-start ../../README.md $(CONFORMANCE)
+
 .PHONY: conformance-test
 conformance-test: ## Check and test the programs that the upstream suite runs on.
-	cd testcases/conformance && GOGC=400 $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test ./process ./progress ./cmd/... ./scenario ./node
+	cd testcases/conformance && GOGC=400 $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test ./process ./progress ./cmd/... ./scenario ./node ./container ./quickstart ./cluster
 
 .PHONY: test-vm
 test-vm: vm-tools ## Run a selection of the packet tests on Debian's kernel 6.1, in an emulated machine (flags: VM='--kernel 6.12 --set all'; VM='--set conformance' for the upstream specs with SCTP).
@@ -61,6 +65,10 @@ manifests-test: ## Check the manifests, the Helm chart and the image.
 browser-test: browser-tools ## Test the page of `portcullis matrix -o html` in headless Chromium.
 	$(GO) vet -tags browser ./cmd/portcullis/matrixpage
 	$(GO) test -count=1 -tags browser ./cmd/portcullis/matrixpage
+
+.PHONY: picture
+picture: browser-tools ## Take the README's picture of that page anew.
+	$(GO) test -count=1 -tags browser ./cmd/portcullis/matrixpage -run Picture -update
 
 .PHONY: lint
 lint: ## Check formatting, go vet and staticcheck.
