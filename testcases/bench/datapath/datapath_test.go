@@ -38,7 +38,7 @@ func TestRun(t *testing.T) {
 		switch table.Name {
 		case "peers-routed-v4":
 			want = want[1:]
-		case "parts-routed-v4":
+		case "parts-routed-v4", "parts-routed-v6":
 			require.Len(t, table.Series, 7)
 			continue
 		case loadTable:
@@ -69,7 +69,7 @@ func TestRun(t *testing.T) {
 	for _, p := range []string{"routed-v4", "routed-v6", "bridged-v4", "bridged-v6"} {
 		want = append(want, "new-"+p+"-worst", "new-"+p+"-best", "new-"+p+"-denied", "connect-"+p, "established-"+p, "stream-"+p)
 	}
-	require.Equal(t, append(want, "peers-routed-v4", "parts-routed-v4", loadTable), names)
+	require.Equal(t, append(want, "peers-routed-v4", "parts-routed-v4", "parts-routed-v6", loadTable), names)
 }
 
 // TestNothingWanted: what is not asked for costs nothing, not even a site.

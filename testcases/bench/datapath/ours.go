@@ -47,7 +47,7 @@ func fullModel(policies, peers int) world {
 
 // everything is how an agent configures it.
 func everything(s *site) nft.Config {
-	return nft.Config{PodToNode: true, Midstream: true, PodCIDRs: s.PodCIDRs(node), Bridged: s.topology == lab.Bridged}
+	return nft.Config{PodToNode: true, Midstream: true, PodCIDRs: s.PodCIDRs(node), Bridged: s.topology == lab.Bridged, LogGroup: 4040}
 }
 
 // enforce puts the policies in force. It compiles them for the first site; all sites

@@ -84,12 +84,13 @@ func (s scale) run(ctx context.Context, o report.Options, r *report.Report) erro
 			return err
 		}
 	}
-	p := place{lab.Routed, false}
+	four, six := place{lab.Routed, false}, place{lab.Routed, true}
 	for _, c := range []comparison{
-		{subjects: peerSubjects(ctx, s.peers), probes: []probe{peersProbe(p, s.peers[0], last(s.peers))}, builds: s.fewerBuilds, rounds: s.fewerRounds},
-		{subjects: partSubjects(ctx), probes: []probe{partsProbe(p)}, builds: s.builds, rounds: s.rounds},
+		{place: four, subjects: peerSubjects(ctx, s.peers), probes: []probe{peersProbe(four, s.peers[0], last(s.peers))}, builds: s.fewerBuilds, rounds: s.fewerRounds},
+		{place: four, subjects: partSubjects(ctx), probes: []probe{partsProbe(four)}, builds: s.builds, rounds: s.rounds},
+		{place: six, subjects: partSubjects(ctx), probes: []probe{partsProbe(six)}, builds: s.builds, rounds: s.rounds},
 	} {
-		c.place, c.dose, c.say, c.probes = p, s.dose, say, wanted(o, c.probes)
+		c.dose, c.say, c.probes = s.dose, say, wanted(o, c.probes)
 		if err := c.into(ctx, r); err != nil {
 			return err
 		}
