@@ -136,6 +136,8 @@ func (b *backend) State(ctx context.Context) (admin.State, error) {
 	s := admin.State{Node: b.node, Version: b.version, Started: b.started, Policies: []admin.PolicyStatus{}}
 	ctx, cancel := context.WithTimeout(ctx, statusWithin)
 	defer cancel()
+	// First, so that what an agent says that calls itself ready is what it has in force.
+	s.Obstacles = b.health.obstacles()
 	var keys []key
 	err := b.visits.do(ctx, func(l *loop) {
 		l.status(&s)
@@ -154,7 +156,6 @@ func (b *backend) State(ctx context.Context) (admin.State, error) {
 			}
 		})
 	}
-	s.Obstacles = b.health.obstacles()
 	if err != nil {
 		s.Obstacles = append(s.Obstacles, "this is not all: "+err.Error())
 	}
