@@ -198,7 +198,7 @@ func storageOf(t *testing.T, trouble map[string]string) series {
 			out = append(out, parseSeries(t, metric+"{"+strings.Trim(own+","+labels, ",")+"} "+values))
 		}
 	}
-	const target = `job="portcullis",namespace="portcullis",container="agent",endpoint="metrics"`
+	const target = `job="portcullis",namespace="portcullis",container="agent",endpoint="metrics",service="portcullis-metrics"`
 	add(healthy, target+`,node="node-a",instance="10.0.0.1:10248",pod="portcullis-a"`, nil)
 	add(healthy, target+`,node="node-b",instance="10.0.0.2:10248",pod="portcullis-b"`, trouble)
 	add(daemons, `namespace="portcullis",daemonset="portcullis",job="kube-state-metrics"`, trouble)

@@ -33,12 +33,12 @@ func TestChartIsManifests(t *testing.T) {
 	}{
 		{"", "", 5},
 		{"cni", "cni: {enabled: true}", 5},
-		{"metrics", "metrics: {enabled: true}", 5},
+		{"metrics", "metrics: {enabled: true}", 6},
 		{"operator", "operatorRole: {enabled: true}", 6},
 		{"grafana", "metrics: {dashboard: {enabled: true}}", 6},
-		{"cni, metrics", "{cni: {enabled: true}, metrics: {enabled: true}}", 5},
+		{"cni, metrics", "{cni: {enabled: true}, metrics: {enabled: true}}", 6},
 		{"metrics, cni, prometheus, grafana, operator", "{cni: {enabled: true}, operatorRole: {enabled: true}, " +
-			"metrics: {enabled: true, podMonitor: {enabled: true}, rules: {enabled: true}, dashboard: {enabled: true}}}", 9},
+			"metrics: {enabled: true, serviceMonitor: {enabled: true}, rules: {enabled: true}, dashboard: {enabled: true}}}", 10},
 	} {
 		want := decode(t, kustomizeBuild(t, withComponents(t, c.components)))
 		rendered, _, err := helmTemplate([]byte(c.values))
@@ -202,7 +202,7 @@ func TestValuesRefused(t *testing.T) {
 		"denied packets":         "agent: {deniedPackets: 'no'}",
 		"host and port":          "metrics: {bindAddress: '10.0.0.1:10248'}",
 		"a name as address":      "metrics: {bindAddress: localhost}",
-		"scraped never":          "metrics: {podMonitor: {interval: 0s}}",
+		"scraped never":          "metrics: {serviceMonitor: {interval: 0s}}",
 		"nobody":                 "operatorRole: {subjects: [{kind: Group}]}",
 		"not a subject":          "operatorRole: {subjects: [{kind: Pod, name: a}]}",
 	} {
@@ -214,10 +214,10 @@ func TestValuesRefused(t *testing.T) {
 // TestValuesThatDoNotFit refuses what is right by itself.
 func TestValuesThatDoNotFit(t *testing.T) {
 	for given, reason := range map[string]string{
-		"metrics: {enabled: true, port: 10247}":                                         "same port",
-		"metrics: {podMonitor: {enabled: true}}":                                        "metrics.enabled",
-		"metrics: {enabled: true, bindAddress: 127.0.0.1, podMonitor: {enabled: true}}": "cannot scrape",
-		"metrics: {enabled: true, bindAddress: '::1', podMonitor: {enabled: true}}":     "cannot scrape",
+		"metrics: {enabled: true, port: 10247}":                                             "same port",
+		"metrics: {serviceMonitor: {enabled: true}}":                                        "metrics.enabled",
+		"metrics: {enabled: true, bindAddress: 127.0.0.1, serviceMonitor: {enabled: true}}": "cannot scrape",
+		"metrics: {enabled: true, bindAddress: '::1', serviceMonitor: {enabled: true}}":     "cannot scrape",
 	} {
 		_, _, err := helmTemplate([]byte(given))
 		require.ErrorContains(t, err, reason, given)
@@ -277,7 +277,7 @@ func TestValuesDocumented(t *testing.T) {
 
 // whole are the values that are documented as what Kubernetes calls them.
 var whole = []string{"nodeSelector", "tolerations", "resources", "cni.resources",
-	"metrics.podMonitor.labels", "metrics.rules.labels", "metrics.dashboard.labels", "metrics.dashboard.annotations"}
+	"metrics.serviceMonitor.labels", "metrics.rules.labels", "metrics.dashboard.labels", "metrics.dashboard.annotations"}
 
 // leaves are the paths of all values, as --set takes them.
 func leaves(prefix string, values map[string]any) (out []string) {

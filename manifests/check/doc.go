@@ -12,7 +12,8 @@
 //
 // The alerts are evaluated by Prometheus's engine, on series made for it, and what they
 // and the dashboard ask for is compared with the metrics of a real agent, in a network of
-// its own: that needs root or user namespaces.
+// its own: that needs root or user namespaces. The ServiceMonitor has to select the Service,
+// and that one the agents.
 //
 // Run them with -count=1: what they read is outside of this module, where the go command
 // does not look for changes.

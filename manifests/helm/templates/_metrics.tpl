@@ -5,11 +5,16 @@
 {{- if eq (int .port) (int $.Values.agent.healthzPort) }}
 {{- fail "metrics.port and agent.healthzPort are the same port of the node." }}
 {{- end }}
-{{- if and .podMonitor.enabled (or (hasPrefix "127." .bindAddress) (eq "::1" .bindAddress)) }}
-{{- fail (printf "metrics.podMonitor: Prometheus cannot scrape pods at metrics.bindAddress %s." .bindAddress) }}
+{{- if and .serviceMonitor.enabled (include "portcullis.metricsOnLoopback" .) }}
+{{- fail (printf "metrics.serviceMonitor: Prometheus cannot scrape pods at metrics.bindAddress %s." .bindAddress) }}
 {{- end }}
-{{- else if .podMonitor.enabled }}
-{{- fail "metrics.podMonitor: there are no metrics without metrics.enabled=true." }}
+{{- else if .serviceMonitor.enabled }}
+{{- fail "metrics.serviceMonitor: there are no metrics without metrics.enabled=true." }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{- /* Of .Values.metrics: not empty if only the node itself reaches the agent's port. */}}
+{{- define "portcullis.metricsOnLoopback" -}}
+{{- if or (hasPrefix "127." .bindAddress) (eq "::1" .bindAddress) }}true{{ end }}
 {{- end }}
