@@ -129,7 +129,8 @@ func printMetrics(args []string, out io.Writer) error {
 	var text []byte
 	for ctx.Err() == nil {
 		text, err = get(ctx, "http://"+net.JoinHostPort(host, port)+"/metrics")
-		if bytes.Contains(text, []byte(`portcullis_commit_duration_seconds_count{operation="takeover"} 1`)) {
+		written := bytes.Contains(text, []byte(`portcullis_commit_duration_seconds_count{operation="takeover"} 1`))
+		if written && !bytes.Contains(text, []byte("portcullis_obstacle{")) { // and it is ready
 			break
 		}
 		time.Sleep(20 * time.Millisecond) // between two questions
