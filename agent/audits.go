@@ -3,7 +3,6 @@ package agent
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -38,7 +37,7 @@ func (a *audits) add(d admin.Denial) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.logged++
-	row, forgotten := a.rows.use(auditKind{d.Direction, workloadOf(d.Source), workloadOf(d.Destination), d.Protocol, d.Port})
+	row, forgotten := a.rows.use(auditKind{d.Direction, d.Source.Workload(), d.Destination.Workload(), d.Protocol, d.Port})
 	if forgotten != nil {
 		a.forgotten += forgotten.Count
 	}
@@ -64,28 +63,4 @@ func (a *audits) summary() admin.Audit {
 			cmp.Compare(nameOf(x.Destination), nameOf(y.Destination)), cmp.Compare(x.Port, y.Port))
 	})
 	return s
-}
-
-// workloadOf names the pods that an end stands for: all whose names differ in what
-// their controller has made up only, as far as it says so by labels. Nothing but the
-// rows of a summary depends on it.
-func workloadOf(e admin.End) string {
-	if e.Pod == "" {
-		return e.Addr.String()
-	}
-	if hash := e.Labels["pod-template-hash"]; hash != "" { // a Deployment's
-		if i := strings.LastIndex(e.Pod, "-"+hash+"-"); i > 0 {
-			return e.Pod[:i]
-		}
-	}
-	namespace, name, _ := strings.Cut(e.Pod, "/")
-	if job := e.Labels["batch.kubernetes.io/job-name"]; job != "" && strings.HasPrefix(name, job+"-") {
-		return namespace + "/" + job
-	}
-	if e.Labels["controller-revision-hash"] != "" { // a StatefulSet's or a DaemonSet's
-		if i := strings.LastIndex(e.Pod, "-"); i > len(namespace)+1 {
-			return e.Pod[:i]
-		}
-	}
-	return e.Pod
 }

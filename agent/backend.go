@@ -43,8 +43,7 @@ func (b *backend) Audit(ctx context.Context) (admin.Audit, error) {
 }
 
 // Objects writes the objects of the cluster as far as policies can ask for them. The
-// loop is asked for one namespace at a time, so that what is written may be of several
-// moments.
+// loop is asked for so many at a time, so that what is written may be of several moments.
 func (b *backend) Objects(ctx context.Context, w io.Writer) error {
 	var namespaces []string
 	var node *corev1.Node
@@ -61,15 +60,8 @@ func (b *backend) Objects(ctx context.Context, w io.Writer) error {
 	list.begin()
 	list.add(node)
 	for _, name := range namespaces {
-		var objects []runtime.Object
-		if err := b.visits.do(ctx, func(l *loop) { objects = l.objectsOf(name) }); err != nil {
+		if err := b.objectsOf(ctx, name, list); err != nil {
 			return err
-		}
-		for _, o := range objects {
-			list.add(o)
-		}
-		if list.err != nil {
-			return list.err
 		}
 	}
 	list.end()
@@ -77,6 +69,52 @@ func (b *backend) Objects(ctx context.Context, w io.Writer) error {
 		return list.err
 	}
 	return out.Flush()
+}
+
+// objectsOf writes a namespace, its policies and its pods with addresses, in this order.
+// Those that go meanwhile may be missing.
+func (b *backend) objectsOf(ctx context.Context, namespace string, list *listWriter) error {
+	var objects []runtime.Object
+	var policies, pods []string
+	err := b.visits.do(ctx, func(l *loop) {
+		if n, ok := l.index.Namespace(namespace); ok {
+			n.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}
+			objects = append(objects, n)
+		}
+		policies = slices.Collect(maps.Keys(l.policies.all[namespace]))
+		pods = l.index.PodNames(namespace)
+	})
+	if err != nil {
+		return err
+	}
+	for _, kind := range []struct {
+		names  []string
+		object func(l *loop, namespace, name string) (runtime.Object, bool)
+	}{{policies, (*loop).policyObject}, {pods, (*loop).podObject}} {
+		slices.Sort(kind.names)
+		for some := range slices.Chunk(kind.names, perVisit) {
+			err := b.visits.do(ctx, func(l *loop) {
+				for _, name := range some {
+					if o, ok := kind.object(l, namespace, name); ok {
+						objects = append(objects, o)
+					}
+				}
+			})
+			if err != nil {
+				return err
+			}
+			for _, o := range objects {
+				list.add(o)
+			}
+			if objects = objects[:0]; list.err != nil {
+				return list.err
+			}
+		}
+	}
+	for _, o := range objects { // there was nothing but the namespace
+		list.add(o)
+	}
+	return list.err
 }
 
 // address gives the own Node the addresses by which its packets can be known. What the
@@ -117,23 +155,25 @@ func (l *loop) nodeObject() *corev1.Node {
 	return n
 }
 
-// objectsOf returns a namespace, its policies and its pods with addresses, in this order.
-func (l *loop) objectsOf(namespace string) (out []runtime.Object) {
-	if n, ok := l.index.Namespace(namespace); ok {
-		n.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}
-		out = append(out, n)
+// policyObject returns a policy as it was last heard of.
+func (l *loop) policyObject(namespace, name string) (runtime.Object, bool) {
+	r := l.policies.all[namespace][name]
+	if r == nil {
+		return nil, false
 	}
-	in := l.policies.all[namespace]
-	for _, name := range slices.Sorted(maps.Keys(in)) {
-		p := *in[name].object
-		p.TypeMeta = metav1.TypeMeta{APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: "NetworkPolicy"}
-		out = append(out, &p)
+	p := *r.object
+	p.TypeMeta = metav1.TypeMeta{APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: "NetworkPolicy"}
+	return &p, true
+}
+
+// podObject returns a pod with addresses.
+func (l *loop) podObject(namespace, name string) (runtime.Object, bool) {
+	p, ok := l.index.PodNamed(namespace, name)
+	if !ok {
+		return nil, false
 	}
-	for _, p := range l.index.Pods(namespace) {
-		p.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
-		out = append(out, p)
-	}
-	return out
+	p.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
+	return p, true
 }
 
 // listWriter writes a v1 List. Its first error stays.

@@ -55,7 +55,7 @@ type Config struct {
 	AdminSocket string
 	// LogGroup is the nflog group that denied packets are copied to, to be named, logged
 	// and told of at AdminSocket; 0 is none. If the agent cannot have it, it says so and
-	// does without.
+	// does without; if somebody else has it, until they go.
 	LogGroup uint16
 	// NetNS is a file descriptor of the network namespace that Kernel works in; 0
 	// is the process's.

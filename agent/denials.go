@@ -36,7 +36,8 @@ const (
 // One goroutine reads, so that the kernel's buffer is empty, and another one names.
 type denials struct {
 	node string
-	// packets is where they come from; open opens it anew.
+	// packets is where they come from, nil while somebody else has the group; open
+	// opens it anew.
 	packets packetLog
 	open    func() (packetLog, error)
 	visits  visits
@@ -50,8 +51,14 @@ type denials struct {
 	waiting chan nflog.Packet
 }
 
+// takenAgain is the pause before a group that somebody else has is asked for again.
+const takenAgain = time.Minute
+
 // receive reads packets until ctx ends, and returns nil then.
 func (d *denials) receive(ctx context.Context) error {
+	if d.packets == nil && d.reopen(ctx, takenAgain) {
+		d.log.Info("denied packets are logged now")
+	}
 	for ctx.Err() == nil {
 		p, err := d.packets.Receive(ctx)
 		switch {
@@ -59,7 +66,8 @@ func (d *denials) receive(ctx context.Context) error {
 			return nil
 		case err != nil:
 			d.log.Error("denied packets cannot be read; trying again", "error", err)
-			d.reopen(ctx)
+			_ = d.packets.Close()
+			d.reopen(ctx, watchAgain)
 			continue
 		}
 		lost := p.Lost
@@ -73,18 +81,18 @@ func (d *denials) receive(ctx context.Context) error {
 	return nil
 }
 
-// reopen opens the group anew, however long it takes.
-func (d *denials) reopen(ctx context.Context) {
-	_ = d.packets.Close()
+// reopen opens the group anew, however long it takes, with a pause before each attempt. It
+// reports whether it could before ctx ended.
+func (d *denials) reopen(ctx context.Context, pause time.Duration) bool {
 	for {
 		select {
 		case <-ctx.Done():
-			return
-		case <-d.clock.After(watchAgain):
+			return false
+		case <-d.clock.After(pause):
 		}
 		if packets, err := d.open(); err == nil {
 			d.packets = packets
-			return
+			return true
 		}
 	}
 }

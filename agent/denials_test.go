@@ -204,6 +204,43 @@ func TestLogIsReopened(t *testing.T) {
 	require.Equal(t, 2, opened)
 }
 
+// TestTakenGroup is asked for again once a minute, without more than one warning.
+func TestTakenGroup(t *testing.T) {
+	d := startDenials(t)
+	attempts := make(chan bool)
+	open := func(int, uint16) (packetLog, error) {
+		if <-attempts {
+			return d.log, nil
+		}
+		return nil, fmt.Errorf("nflog group 4040: %w", nflog.ErrTaken)
+	}
+	cfg := Config{LogGroup: 4040, Logger: d.loopTest.loop.log, openPackets: open}
+	go func() { attempts <- false }()
+	d.packets = cfg.openLog()
+	require.Nil(t, d.packets)
+	require.EqualValues(t, 4040, cfg.rules().LogGroup, "the rules copy packets all the same")
+	d.open = func() (packetLog, error) { return open(0, 4040) }
+	d.start(t)
+	t.Cleanup(func() { close(attempts) }) // whoever still tries must be able to end
+	for _, free := range []bool{false, false, true} {
+		eventually(t, "it waits", d.clock().HasWaiters)
+		d.clock().Step(takenAgain - 1)
+		require.True(t, d.clock().HasWaiters())
+		d.clock().Step(1)
+		attempts <- free
+	}
+	d.log.packets <- deniedPacket("portcullis policy ingress", dbAddr, webAddr, 80)
+	eventually(t, "it is named", func() bool { return len(d.feed.Recent()) == 1 })
+	require.Equal(t, 1, d.loopTest.log.count("level=WARN"))
+	require.Equal(t, 1, d.loopTest.log.count("denied packets are logged now"))
+
+	for _, never := range []error{nflog.ErrUnsupported, nflog.ErrPermission} {
+		cfg := Config{LogGroup: 4040, Logger: d.loopTest.loop.log, openPackets: func(int, uint16) (packetLog, error) { return nil, never }}
+		require.Nil(t, cfg.openLog())
+		require.Zero(t, cfg.rules().LogGroup)
+	}
+}
+
 // TestPanicOfAVisit is an error of who asked, and the loop goes on.
 func TestPanicOfAVisit(t *testing.T) {
 	d := startDenials(t)

@@ -37,7 +37,8 @@ type index interface {
 	Pod(netip.Addr) (*corev1.Pod, bool)
 	Namespaces() []string
 	Namespace(name string) (*corev1.Namespace, bool)
-	Pods(namespace string) []*corev1.Pod
+	PodNames(namespace string) []string
+	PodNamed(namespace, name string) (*corev1.Pod, bool)
 	Selected(policy string) int
 	Mode(policy string) policy.Mode
 }

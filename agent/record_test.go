@@ -137,6 +137,7 @@ type fakeIndex struct {
 	pods       map[netip.Addr]*corev1.Pod
 	namespaces map[string]*corev1.Namespace
 	verdict    func(src, dst netip.Addr, p ir.Protocol, port uint16) policy.Verdict
+	looked     int // how often it was asked for a pod by name
 }
 
 func newFakeIndex() *fakeIndex {
@@ -212,13 +213,23 @@ func (x *fakeIndex) Namespace(name string) (*corev1.Namespace, bool) {
 	return n, ok
 }
 
-func (x *fakeIndex) Pods(namespace string) (out []*corev1.Pod) {
-	for _, a := range slices.SortedFunc(maps.Keys(x.pods), netip.Addr.Compare) {
-		if x.pods[a].Namespace == namespace {
-			out = append(out, x.pods[a].DeepCopy())
+func (x *fakeIndex) PodNames(namespace string) (names []string) {
+	for _, p := range x.pods {
+		if p.Namespace == namespace {
+			names = append(names, p.Name)
 		}
 	}
-	return out
+	return names
+}
+
+func (x *fakeIndex) PodNamed(namespace, name string) (*corev1.Pod, bool) {
+	x.looked++
+	for _, p := range x.pods {
+		if p.Namespace == namespace && p.Name == name {
+			return p.DeepCopy(), true
+		}
+	}
+	return nil, false
 }
 
 func (x *fakeIndex) Selected(string) int     { return len(x.pods) }

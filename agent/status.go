@@ -126,7 +126,8 @@ func (l *loop) policyStatus(k key) (status admin.PolicyStatus, ok bool) {
 const (
 	// statusWithin is how long State waits for the loop.
 	statusWithin = 5 * time.Second
-	// perVisit is how many policies are described in one visit to the loop.
+	// perVisit is how many policies are described, or objects copied, in one visit to the
+	// loop.
 	perVisit = 200
 )
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"testing"
@@ -126,6 +128,49 @@ func TestObjects(t *testing.T) {
 	require.Len(t, o.Nodes, 1)
 	require.Equal(t, []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.7"}}, o.Nodes[0].Status.Addresses)
 	require.ErrorContains(t, b.Objects(t.Context(), failingWriter{}), "no room")
+}
+
+// TestObjectsArePaged: packets wait for the loop, so no visit takes more than so many
+// pods. One that goes meanwhile is left out.
+func TestObjectsArePaged(t *testing.T) {
+	const pods = 3*perVisit + 7
+	l := startLoop(t, func(x *fakeIndex) {
+		x.pods = map[netip.Addr]*corev1.Pod{}
+		addr := netip.MustParseAddr("10.244.1.1")
+		for i := range pods {
+			x.pods[addr] = shopPod(fmt.Sprintf("web-%04d", i), "node-1", addr.String())
+			addr = addr.Next()
+		}
+		x.namespaces = map[string]*corev1.Namespace{"empty": {ObjectMeta: metav1.ObjectMeta{Name: "empty"}}, "shop": {ObjectMeta: metav1.ObjectMeta{Name: "shop"}}}
+	})
+	b := backendOf(l)
+	ask := make(chan func(*loop))
+	b.visits.in = ask
+	done := make(chan struct{})
+	var looked []int // in each visit
+	go func() {
+		defer close(done)
+		for f := range ask {
+			l.visits <- func(loop *loop) {
+				if l.index.looked > 0 { // the names are known
+					maps.DeleteFunc(l.index.pods, func(_ netip.Addr, p *corev1.Pod) bool { return p.Name == "web-0500" })
+				}
+				l.index.looked = 0
+				f(loop)
+				looked = append(looked, l.index.looked)
+			}
+		}
+	}()
+	var text bytes.Buffer
+	require.NoError(t, b.Objects(t.Context(), &text))
+	close(ask)
+	<-done
+	inLoop(t, l, func(*loop) bool { return true }) // so that the last visit has ended
+	require.Equal(t, []int{0, 0, 0, perVisit, perVisit, perVisit, 7}, looked)
+	o, err := manifest.Decode("agent", text.Bytes())
+	require.NoError(t, err)
+	require.Equal(t, pods-1, len(o.Pods)) // shorter than all of them, should it fail
+	require.Len(t, o.Namespaces, 2)
 }
 
 type failingWriter struct{}

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -53,18 +52,28 @@ func (x *Index) Namespace(name string) (n *corev1.Namespace, ok bool) {
 	return n, true
 }
 
-// Pods returns the pods of a namespace that list an address, as Pod does, sorted by
-// name.
-func (x *Index) Pods(namespace string) []*corev1.Pod {
+// PodNames returns the names of the pods of a namespace that list an address, in any
+// order. It costs the pods of the namespace; PodNamed has them one by one.
+func (x *Index) PodNames(namespace string) []string {
 	ns := x.namespaces[namespace]
 	if ns == nil {
 		return nil
 	}
-	out := make([]*corev1.Pod, 0, len(ns.pods))
-	for _, name := range slices.Sorted(maps.Keys(ns.pods)) {
-		out = append(out, x.object(ns.pods[name]))
+	names := make([]string, 0, len(ns.pods))
+	for name := range ns.pods {
+		names = append(names, name)
 	}
-	return out
+	return names
+}
+
+// PodNamed returns the pod of that name as Pod does; ok is false if there is none that
+// lists an address.
+func (x *Index) PodNamed(namespace, name string) (p *corev1.Pod, ok bool) {
+	ns := x.namespaces[namespace]
+	if ns == nil || ns.pods[name] == nil {
+		return nil, false
+	}
+	return x.object(ns.pods[name]), true
 }
 
 // Selected returns how many pods of this node the policy called "namespace/name"

@@ -24,12 +24,15 @@ func TestRead(t *testing.T) {
 	want.Status.Phase, want.Status.PodIP, want.Spec.Containers[0].Name = "", "10.0.0.2", ""
 	want.CreationTimestamp = metav1.NewTime(want.CreationTimestamp.UTC())
 	require.Equal(t, want, db)
-	var names []string
-	for _, p := range x.Pods("shop") {
-		names = append(names, p.Name)
+	require.ElementsMatch(t, []string{"db", "web"}, x.PodNames("shop"))
+	named, ok := x.PodNamed("shop", "db")
+	require.True(t, ok)
+	require.Equal(t, want, named)
+	require.Empty(t, x.PodNames("none"))
+	for _, name := range [][2]string{{"none", "db"}, {"shop", "none"}} {
+		_, ok = x.PodNamed(name[0], name[1])
+		require.False(t, ok, name)
 	}
-	require.Equal(t, []string{"db", "web"}, names)
-	require.Empty(t, x.Pods("none"))
 	_, ok = x.Pod(netip.MustParseAddr("192.0.2.1"))
 	require.False(t, ok)
 
@@ -68,7 +71,7 @@ func TestReadPodsThatShare(t *testing.T) {
 	require.Equal(t, []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "10.0.0.2"}}, p.Status.PodIPs)
 	young.Status.Phase = corev1.PodSucceeded
 	x.SetPod(young)
-	require.Len(t, x.Pods("a"), 1)
+	require.Equal(t, []string{"old"}, x.PodNames("a"))
 	p, _ = x.Pod(netip.MustParseAddr("10.0.0.1"))
 	require.Equal(t, "old", p.Name)
 }

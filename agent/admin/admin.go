@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -54,6 +55,30 @@ type End struct {
 	// Pod is "namespace/name", "" if the address is that of no pod.
 	Pod    string            `json:"pod,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Workload names the pods that an end stands for in a row of Audit: all whose names differ
+// only in what their controller has made up, as far as it says so by labels. It is
+// "namespace/name", or the address if the end is no pod.
+func (e End) Workload() string {
+	if e.Pod == "" {
+		return e.Addr.String()
+	}
+	if hash := e.Labels["pod-template-hash"]; hash != "" { // a Deployment's
+		if i := strings.LastIndex(e.Pod, "-"+hash+"-"); i > 0 {
+			return e.Pod[:i]
+		}
+	}
+	namespace, name, _ := strings.Cut(e.Pod, "/")
+	if job := e.Labels["batch.kubernetes.io/job-name"]; job != "" && strings.HasPrefix(name, job+"-") {
+		return namespace + "/" + job
+	}
+	if e.Labels["controller-revision-hash"] != "" { // a StatefulSet's or a DaemonSet's
+		if i := strings.LastIndex(e.Pod, "-"); i > len(namespace)+1 {
+			return e.Pod[:i]
+		}
+	}
+	return e.Pod
 }
 
 // Closest is a rule that almost allows a packet.
@@ -130,8 +155,8 @@ type Audit struct {
 // AuditRow is a kind of flow that would have been denied.
 type AuditRow struct {
 	Direction string `json:"direction"`
-	// Source and Destination are as in Denial. A row is about all pods of a workload, as
-	// their names and labels show it; this is the one that was seen last.
+	// Source and Destination are as in Denial. A row is about all pods of a Workload;
+	// this is the one that was seen last.
 	Source      End      `json:"source"`
 	Destination End      `json:"destination"`
 	Protocol    string   `json:"protocol"`

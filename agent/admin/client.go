@@ -61,6 +61,15 @@ func (c *Client) Objects(ctx context.Context) (io.ReadCloser, error) {
 // until ctx ends. An error of type Lost stands in the place of packets that are missing,
 // and is not the end; any other is. The end of ctx is the end without an error.
 func (c *Client) Denied(ctx context.Context, follow bool) iter.Seq2[Denial, error] {
+	return c.denied(ctx, follow, func() {})
+}
+
+// Follow is Denied with follow. It calls answers when the agent begins to answer.
+func (c *Client) Follow(ctx context.Context, answers func()) iter.Seq2[Denial, error] {
+	return c.denied(ctx, true, answers)
+}
+
+func (c *Client) denied(ctx context.Context, follow bool, answers func()) iter.Seq2[Denial, error] {
 	question := "denied"
 	if follow {
 		question += "?follow=1"
@@ -74,6 +83,7 @@ func (c *Client) Denied(ctx context.Context, follow bool) iter.Seq2[Denial, erro
 			return
 		}
 		defer body.Close()
+		answers()
 		lines := bufio.NewScanner(body)
 		lines.Buffer(nil, maxLine)
 		for lines.Scan() {

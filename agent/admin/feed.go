@@ -9,9 +9,11 @@ import (
 	"sync"
 )
 
+// Kept is how many Denials a Feed remembers.
+const Kept = 1000
+
 // Bounds of a Feed.
 const (
-	kept         = 1000 // Denials that it remembers
 	waiting      = 1000 // Denials that wait for a follower
 	maxFollowers = 16
 )
@@ -21,6 +23,9 @@ type Lost uint64
 
 // Error says so.
 func (n Lost) Error() string {
+	if n == 1 {
+		return "1 denied packet is not shown: there were too many"
+	}
 	return strconv.FormatUint(uint64(n), 10) + " denied packets are not shown: there were too many"
 }
 
@@ -31,7 +36,7 @@ var errTooMany = errors.New("too many are following already")
 // for concurrent use.
 type Feed struct {
 	mu        sync.Mutex
-	ring      []Denial // the oldest is at next once there are kept
+	ring      []Denial // the oldest is at next once there are Kept
 	next      int
 	followers map[*follower]bool
 }
@@ -56,11 +61,11 @@ func NewFeed() *Feed { return &Feed{followers: map[*follower]bool{}} }
 func (f *Feed) Add(d Denial) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.ring) < kept {
+	if len(f.ring) < Kept {
 		f.ring = append(f.ring, d)
 	} else {
 		f.ring[f.next] = d
-		f.next = (f.next + 1) % kept
+		f.next = (f.next + 1) % Kept
 	}
 	for x := range f.followers {
 		if len(x.queue) == waiting {

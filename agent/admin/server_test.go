@@ -195,8 +195,8 @@ func TestSlowFollower(t *testing.T) {
 		}
 	}
 	require.Equal(t, Lost(3), lost)
-	require.Len(t, f.Recent(), kept)
-	require.Equal(t, uint16(7), f.Recent()[kept-1].Port)
+	require.Len(t, f.Recent(), Kept)
+	require.Equal(t, uint16(7), f.Recent()[Kept-1].Port)
 	require.Equal(t, uint16(31), f.Recent()[0].Port)
 }
 

@@ -89,6 +89,7 @@ type agents struct {
 	runner fleet.Runner
 	list   []fleet.Agent
 	notes  []string
+	again  func(context.Context) ([]fleet.Agent, error) // lists them anew
 }
 
 // find looks for the agents of the cluster.
@@ -118,12 +119,21 @@ func (f *agentsFlags) find(ctx context.Context, a *app) (*agents, error) {
 				return nil, wrongInput(fmt.Errorf("--node: there is no node %q, or no agent of it", name))
 			}
 		}
-		found.list = slices.DeleteFunc(list, func(is fleet.Agent) bool { return !slices.Contains(f.nodes, is.Node) })
+		found.list = f.chosen(list)
+	}
+	found.again = func(ctx context.Context) ([]fleet.Agent, error) {
+		list, _, err := fleet.Find(ctx, client, f.namespace)
+		return f.chosen(list), err
 	}
 	if found.runner, err = a.execIn(config, f.namespace); err != nil {
 		return nil, &failure{exitInput, fmt.Errorf("API server: %w", sanitized(err))}
 	}
 	return found, nil
+}
+
+// chosen are those of the agents that are to be asked.
+func (f *agentsFlags) chosen(list []fleet.Agent) []fleet.Agent {
+	return slices.DeleteFunc(list, func(is fleet.Agent) bool { return len(f.nodes) > 0 && !slices.Contains(f.nodes, is.Node) })
 }
 
 // ask runs one of our own commands in every agent's pod and decodes what each prints.

@@ -45,14 +45,17 @@ func (f *fakeAgent) Objects(_ context.Context, w io.Writer) error {
 	return err
 }
 
-// listen starts to answer. Hang up with the function that it returns.
+// listen starts to answer, for the first time or again. Hang up with the function that it
+// returns.
 func (f *fakeAgent) listen(t *testing.T) (hangUp func()) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "agent") // a socket's path has to be short
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	f.socket = filepath.Join(dir, "admin.sock")
-	f.feed = admin.NewFeed()
+	if f.feed == nil {
+		dir, err := os.MkdirTemp("", "agent") // a socket's path has to be short
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		f.socket = filepath.Join(dir, "admin.sock")
+		f.feed = admin.NewFeed()
+	}
 	server, err := admin.Listen(f.socket)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

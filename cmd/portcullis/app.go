@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
 
 	"github.com/portcullis-netpol/portcullis/cmd/portcullis/fleet"
 	"github.com/portcullis-netpol/portcullis/nft"
@@ -34,6 +35,8 @@ type app struct {
 	execIn func(config *rest.Config, namespace string) (fleet.Runner, error)
 	// now is the time that ages are counted from.
 	now func() time.Time
+	// clock times pauses.
+	clock clock.Clock
 	// netns is a file descriptor of the network namespace to work in; 0 is the
 	// process's. Less than 0, nothing of the node is touched but the kernel that
 	// openKernel gives.
@@ -41,7 +44,7 @@ type app struct {
 }
 
 func newApp(stdout, stderr io.Writer) *app {
-	a := &app{stdin: os.Stdin, stdout: stdout, stderr: stderr, name: commandName(os.Args[0]), execIn: fleet.Exec, now: time.Now}
+	a := &app{stdin: os.Stdin, stdout: stdout, stderr: stderr, name: commandName(os.Args[0]), execIn: fleet.Exec, now: time.Now, clock: clock.RealClock{}}
 	a.openKernel = func(c nft.Config) (nft.Kernel, error) {
 		c.NetNS = a.netns
 		return nft.OpenKernel(c)

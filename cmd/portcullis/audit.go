@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/portcullis-netpol/portcullis/agent/admin"
 	"github.com/portcullis-netpol/portcullis/cmd/portcullis/fleet"
@@ -181,34 +180,13 @@ func sumUp(parts []auditJSON) auditJSON {
 	return sum
 }
 
-// rowKey is the same for rows about the same flows: pods count as alike if their labels
-// are the same.
+// rowKey is the same for rows about the same flows.
 func rowKey(r *admin.AuditRow) string {
-	end := func(e admin.End) []any {
-		namespace, _, isPod := strings.Cut(e.Pod, "/")
-		switch {
-		case !isPod:
-			return []any{e.Addr.String()}
-		case len(e.Labels) == 0:
-			return []any{e.Pod}
-		}
-		return []any{namespace, alike(e.Labels)}
-	}
-	text, err := json.Marshal([]any{r.Policies, r.Direction, end(r.Source), end(r.Destination), r.Protocol, r.Port})
+	text, err := json.Marshal([]any{r.Policies, r.Direction, r.Source.Workload(), r.Destination.Workload(), r.Protocol, r.Port})
 	if err != nil {
 		panic(err) // plain data
 	}
 	return string(text)
-}
-
-// alike are the labels without those that tell the pods, or the revisions, of a workload
-// apart.
-func alike(labels map[string]string) map[string]string {
-	own := []string{appsv1.DefaultDeploymentUniqueLabelKey, appsv1.ControllerRevisionHashLabelKey, appsv1.DeprecatedTemplateGeneration,
-		appsv1.StatefulSetPodNameLabel, appsv1.PodIndexLabel}
-	out := maps.Clone(labels)
-	maps.DeleteFunc(out, func(key, _ string) bool { return slices.Contains(own, key) })
-	return out
 }
 
 // unseen is how many packets no row is about.

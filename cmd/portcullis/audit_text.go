@@ -58,22 +58,27 @@ func (s *auditJSON) conclude(b *strings.Builder, style textStyle, now time.Time,
 	if answered == 0 {
 		return
 	}
-	nodes := fmt.Sprintf("on %d nodes", answered)
-	if answered == 1 {
-		nodes = "on 1 node"
-	}
-	nodes += ", counted for " + age(since, now) + " at least"
+	nodes := "on " + counted(uint64(answered), "node", "nodes") + ", counted for " + age(since, now) + " at least"
+	packets := counted(s.Packets, "packet", "packets")
 	switch {
 	case len(s.Rows) == 0 && s.unseen() == 0:
 		fmt.Fprintf(b, "Nothing would have been denied %s.\n", nodes)
 	case some:
-		fmt.Fprintf(b, "%d packets would have been denied %s, by all policies together.\n", s.Packets, nodes)
+		fmt.Fprintf(b, "%s would have been denied %s, by all policies together.\n", packets, nodes)
 	default:
-		fmt.Fprintf(b, "%d packets would have been denied %s.\n", s.Packets, nodes)
+		fmt.Fprintf(b, "%s would have been denied %s.\n", packets, nodes)
 	}
 	if n := s.unseen(); n > 0 {
-		b.WriteString(style.paint(styleWarn, fmt.Sprintf("%d of them were not logged in detail, and are in no row.", n)) + "\n")
+		b.WriteString(style.paint(styleWarn, counted(n, "of them was not logged in detail, and is", "of them were not logged in detail, and are")+" in no row.") + "\n")
 	}
+}
+
+// counted is a number with the words for one, or for any other number.
+func counted(n uint64, one, others string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.FormatUint(n, 10) + " " + others
 }
 
 // auditEnd is one end of a row.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -15,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portcullis-netpol/portcullis/agent/admin"
-	"github.com/portcullis-netpol/portcullis/cmd/portcullis/fleet"
 )
 
 type monitorFlags struct {
@@ -44,13 +42,14 @@ Reasons:
   cut         of a connection that a change of policies has cut
 
 The agents of a cluster are asked by exec in their pods (as 'kubectl exec' does), so whoever may do
-that may ask. If one of them ends, the others go on. On a node, --agent asks its own.
+that may ask. If one of them ends, the others go on, and it is asked again when it is back; agents of
+new nodes are asked, too. On a node, --agent asks its own.
 
 -o json prints a line for each packet: time, node, reason, direction, source and destination (addr,
 pod, labels), protocol, sourcePort, port, policies, and closest: the rule that almost allows it. A
 line {"lost": n} stands where packets are missing.
 
-Exit code 0: done, or ended by a signal; 1: no agent is left; 2: error.`
+Exit code 0: done, or ended by a signal; 1: no agent has answered; 2: error.`
 
 func (a *app) monitor() *cobra.Command {
 	var f monitorFlags
@@ -159,7 +158,7 @@ func (a *app) runMonitor(ctx context.Context, f *monitorFlags) error {
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	out := &denials{flags: f, to: a.stdout, style: styleOf(a.stdout), since: a.now(), end: end, warn: a.warn}
+	out := &denials{flags: f, to: a.stdout, style: styleOf(a.stdout), since: a.now(), end: end, warn: a.warn, shown: map[string]*shown{}}
 	var err error
 	if f.agents.local.socket != "" {
 		err = a.monitorLocal(ctx, f, out)
@@ -175,60 +174,6 @@ func (a *app) runMonitor(ctx context.Context, f *monitorFlags) error {
 	return err
 }
 
-func (a *app) monitorLocal(ctx context.Context, f *monitorFlags, out *denials) error {
-	for d, err := range admin.New(f.agents.local.socket).Denied(ctx, f.follow) {
-		var lost admin.Lost
-		switch {
-		case err == nil:
-			out.show("", d)
-		case errors.As(err, &lost):
-			out.missing("", uint64(lost))
-		default:
-			return localError(err)
-		}
-	}
-	return nil
-}
-
-// monitorCluster shows what all agents of a cluster have; without following it in the
-// order of time.
-func (a *app) monitorCluster(ctx context.Context, f *monitorFlags, out *denials) error {
-	found, err := f.agents.find(ctx, a)
-	if err != nil {
-		return err
-	}
-	for _, n := range found.notes {
-		a.warn("%s", n)
-	}
-	command := remote("monitor", "--until-stdin-ends")
-	stop := context.CancelFunc(func() {})
-	if !f.follow {
-		command = append(command, "--follow=false")
-		ctx, stop = context.WithTimeout(ctx, f.agents.timeout)
-		out.hold = true
-	}
-	defer stop()
-	good := 0
-	fleet.Follow(ctx, found.runner, found.list, command, func(is fleet.Agent, line []byte) { out.line(is.Node, line) },
-		func(is fleet.Agent, err error) {
-			switch {
-			case err != nil && ctx.Err() == nil:
-				a.warn("node %s: %s", printable(is.Node), oneLine(err.Error()))
-			case errors.Is(ctx.Err(), context.DeadlineExceeded):
-				a.warn("node %s: no answer within %v", printable(is.Node), f.agents.timeout)
-			case f.follow && ctx.Err() == nil:
-				a.warn("node %s: it ended", printable(is.Node))
-			default:
-				good++
-			}
-		})
-	out.flush()
-	if good < len(found.list) && (f.follow || good == 0) {
-		return errors.New("no agent is left to listen to")
-	}
-	return nil
-}
-
 // denials prints packets.
 type denials struct {
 	flags  *monitorFlags
@@ -237,25 +182,10 @@ type denials struct {
 	since  time.Time // when the command began
 	hold   bool      // print at the end, in the order of time
 	held   []admin.Denial
+	shown  map[string]*shown // by node, for when one is listened to again
 	end    func(error)
 	failed error
 	warn   func(string, ...any)
-}
-
-// line reads what an agent has printed.
-func (o *denials) line(node string, text []byte) {
-	var l struct {
-		admin.Denial
-		Lost uint64 `json:"lost"`
-	}
-	switch err := json.Unmarshal(text, &l); {
-	case err != nil:
-		o.warn("node %s: a line that is not understood: %s", printable(node), oneLine(string(text)))
-	case l.Lost > 0:
-		o.missing(node, l.Lost)
-	default:
-		o.show(node, l.Denial)
-	}
 }
 
 // show prints a packet if it is asked for. The name of a node from a cluster is the one
@@ -264,6 +194,7 @@ func (o *denials) show(node string, d admin.Denial) {
 	d.Node = cmp.Or(node, d.Node)
 	switch {
 	case !o.flags.wants(&d, o.since):
+	case o.flags.follow && o.before(node, &d):
 	case o.hold:
 		o.held = append(o.held, d)
 	case o.flags.output.value():

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/portcullis-netpol/portcullis/agent/admin"
 )
@@ -67,10 +68,13 @@ func TestMonitorRecent(t *testing.T) {
 	require.Equal(t, "11:59:40.000 node-1 egress would be denied lab/web (10.244.1.9:5) -> [2001:db8::7]:53 udp/53: by lab/out (audit mode)\n", stdout.String())
 }
 
-// TestMonitorFollow goes on when one agent ends, and ends with 0 by a signal.
+// TestMonitorFollow goes on when one agent ends, comes back to it without showing anything
+// twice, and ends with 0 by a signal.
 func TestMonitorFollow(t *testing.T) {
 	agents, hangUp := monitored(t)
 	a, stdout, stderr, cluster := clusterOf(t, agents)
+	clock := clocktesting.NewFakeClock(noon)
+	a.clock = clock
 	stop := startApp(a, "monitor", cluster, "-o", "json")
 	stdout.wait(t, "5432")
 	stdout.wait(t, `"cut"`)
@@ -82,20 +86,82 @@ func TestMonitorFollow(t *testing.T) {
 	stdout.wait(t, "5433")
 	agents["node-1"].feed.Lose(7)
 	stdout.wait(t, `{"node":"node-1","lost":7}`)
+
+	d = denied()["node-2"][0]
+	d.Protocol = "missed"
+	agents["node-2"].feed.Add(d)
+	for range 2 {
+		hangUp["node-2"] = agents["node-2"].listen(t)
+		stepUntil(t, clock, func() bool { return strings.Contains(stdout.String(), d.Protocol) })
+		stepUntil(t, clock, func() bool {
+			return strings.Count(stderr.String(), "node node-2: its agent") == strings.Count(stderr.String(), "node node-2: portcullis:")
+		})
+		hangUp["node-2"]()
+		d.Protocol = "missed too"
+		agents["node-2"].feed.Add(d)
+	}
 	require.Equal(t, exitOK, stop())
+	lines := map[string]bool{}
 	for line := range strings.Lines(stdout.String()) {
 		require.True(t, json.Valid([]byte(line)), line)
+		require.False(t, lines[line], "twice: %s", line)
+		lines[line] = true
 	}
+	require.Len(t, lines, 4+1+1+1+1)
+	require.Equal(t, 1, strings.Count(stderr.String(), "node node-3"), stderr.String())
+	require.Equal(t, 1, strings.Count(stderr.String(), "node node-9"), stderr.String())
+}
 
-	a, stdout, stderr, cluster = clusterOf(t, map[string]*fakeAgent{"node-1": agents["node-1"]})
-	ended := make(chan int)
-	go func() { ended <- a.run(t.Context(), []string{"monitor", cluster}) }()
-	stdout.wait(t, "5433")
-	agents["node-1"].feed.Lose(8)
-	stderr.wait(t, "node node-1: 8 denied packets are not shown")
-	hangUp["node-1"]()
-	require.Equal(t, exitFailure, <-ended)
+// stepUntil lets a fake time go by until something has happened.
+func stepUntil(t *testing.T, clock *clocktesting.FakeClock, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		clock.Step(time.Second)
+		if time.Now().After(deadline) {
+			t.Fatal("it never happened")
+		}
+	}
+}
+
+// TestMonitorNobody ends if no agent has ever answered.
+func TestMonitorNobody(t *testing.T) {
+	a, _, stderr, cluster := clusterOf(t, map[string]*fakeAgent{"node-1": nil})
+	require.Equal(t, exitFailure, a.run(t.Context(), []string{"monitor", cluster}))
 	require.Contains(t, stderr.String(), "no agent is left")
+	require.Contains(t, stderr.String(), "node node-1: pod agent-node-1")
+}
+
+// TestMonitorRestart waits for the agent of this node when it restarts.
+func TestMonitorRestart(t *testing.T) {
+	agents, hangUp := monitored(t)
+	agent := agents["node-1"]
+	a, stdout, stderr := testApp()
+	clock := clocktesting.NewFakeClock(noon)
+	a.clock, a.now = clock, func() time.Time { return noon }
+	stop := startApp(a, "monitor", "--agent="+agent.socket)
+	stdout.wait(t, "5432")
+	agent.feed.Lose(8)
+	stderr.wait(t, "8 denied packets are not shown")
+	agent.feed.Lose(1)
+	stderr.wait(t, "1 denied packet is not shown")
+	hangUp["node-1"]()
+	stderr.wait(t, "the agent went away: unexpected EOF; trying again")
+	for range 3 { // attempts to reach nobody
+		stepUntil(t, clock, clock.HasWaiters)
+	}
+	d := denied()["node-1"][0]
+	d.Port = 5433
+	agent.feed.Add(d)
+	agent.listen(t)
+	stepUntil(t, clock, func() bool { return strings.Contains(stdout.String(), "5433") })
+	require.Equal(t, exitOK, stop())
+	require.Equal(t, 3, strings.Count(stdout.String(), "\n"))
+	require.Equal(t, 1, strings.Count(stderr.String(), "trying again"))
+	require.Equal(t, 1, strings.Count(stderr.String(), "the agent answers again"))
+
+	hangUp["node-2"]()
+	code, _, _ := run(t, "monitor", "--agent="+agents["node-2"].socket)
+	require.Equal(t, exitInput, code, "it was not there to begin with")
 }
 
 // TestMonitorLeash ends when stdin does, as in a pod that nobody listens to any more.
@@ -113,7 +179,7 @@ func TestAudit(t *testing.T) {
 			First: noon.Add(-time.Hour), Last: noon.Add(-ago), Closest: &admin.Closest{Policy: policies[0], Rule: "spec.ingress[0]", Missing: "port tcp/80: it allows tcp/443"}}
 	}
 	web := func(hash, addr string) admin.End {
-		return podEnd("shop/web-"+hash, addr, "app", "web", "pod-template-hash", hash)
+		return podEnd("shop/web-"+hash+"-x", addr, "app", "web", "pod-template-hash", hash)
 	}
 	db, outside := podEnd("shop/db-0", "10.244.1.4", "app", "db"), admin.End{Addr: netip.MustParseAddr("192.0.2.1")}
 	none := row(outside, db, 22, 1, time.Minute, "shop/a", "shop/b")
@@ -142,6 +208,9 @@ func TestAudit(t *testing.T) {
 	ask(agents, "--node node-3")
 	ask(agents, "-o json")
 	ask(map[string]*fakeAgent{"node-1": quiet}, "--node node-1")
+	quiet.audit.Packets = 1
+	ask(map[string]*fakeAgent{"node-1": quiet}, "--node node-1")
+	quiet.audit.Packets = 0
 	ask(map[string]*fakeAgent{"node-1": quiet}, "") // not all have answered
 	requirePlain(t, all.String())
 	golden(t, "agents/audit.txt", all.String())
