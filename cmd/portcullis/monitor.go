@@ -42,8 +42,8 @@ Reasons:
   cut         of a connection that a change of policies has cut
 
 The agents of a cluster are asked by exec in their pods (as 'kubectl exec' does), so whoever may do
-that may ask. If one of them ends, the others go on, and it is asked again when it is back; agents of
-new nodes are asked, too. On a node, --agent asks its own.
+that may ask. If one of them ends, the others go on, and it is asked again when it is back; agents
+of new nodes are asked, too. On a node, --agent asks its own.
 
 -o json prints a line for each packet: time, node, reason, direction, source and destination (addr,
 pod, labels), protocol, sourcePort, port, policies, and closest: the rule that almost allows it. A
