@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -17,7 +16,6 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/portcullis-netpol/portcullis/agent/node"
-	"github.com/portcullis-netpol/portcullis/nft"
 	"github.com/portcullis-netpol/portcullis/policy"
 	"github.com/portcullis-netpol/portcullis/policy/ir"
 )
@@ -370,38 +368,4 @@ func (l *loop) bindSenders(ctx context.Context) {
 	if l.senders.sync(ctx, l.local) {
 		l.repaired(ofInterfaces, "another program has changed or removed the rules of pods' interfaces; they are in force again")
 	}
-}
-
-func (l *loop) succeeded() {
-	l.meters.synced()
-	l.policies.written(l.clock.Now())
-	if l.uncertain {
-		l.log.Info("repaired: the kernel holds what it should")
-	}
-	if !l.taken && l.untracked {
-		l.settled = l.clock.After(settleFor)
-	}
-	if !l.taken {
-		go debug.FreeOSMemory() // reading a large cluster leaves as much garbage as there is to keep
-	}
-	l.taken, l.uncertain, l.backoff = true, false, retries()
-	l.rebuild, l.disturbed, l.audited = false, false, false
-	l.health.notReady(aboutRules, "")
-	l.health.unhealthy(aboutRules, "")
-	if l.revision != "" && !l.announced {
-		l.log.Info("in force", "revision", l.revision)
-	}
-	l.announced = true
-}
-
-func (l *loop) failed(err error) <-chan time.Time {
-	l.uncertain = true
-	l.health.unhealthy(aboutRules, err.Error())
-	pause := l.backoff.Step()
-	msg := "the rules could not be written; what was in force stays in force"
-	if errors.Is(err, nft.ErrUncertain) {
-		msg = "the outcome of a write to the kernel is unknown; looking at what it holds"
-	}
-	l.log.Error(msg, "error", err, "retryIn", pause)
-	return l.clock.After(pause)
 }
